@@ -1,0 +1,1 @@
+//! (founding commit: not written yet)

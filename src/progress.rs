@@ -1,0 +1,51 @@
+//! Progress of long work: a bar on a terminal, nothing in a pipe.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// What one count of a [`Progress`] means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Bytes,
+    Nodes,
+}
+
+/// A bar on standard error, drawn only if that is a terminal. Clones move the same bar.
+#[derive(Clone, Debug)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// A bar for `what`; `total` counts of `unit`, or `None` for a length yet unknown.
+    pub fn start(what: &str, total: Option<u64>, unit: Unit) -> Self {
+        let counts = match (unit, total) {
+            (Unit::Bytes, Some(_)) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            (Unit::Bytes, None) => "{spinner} {bytes} {bytes_per_sec}",
+            (Unit::Nodes, Some(_)) => "{wide_bar} {pos}/{len} {eta}",
+            (Unit::Nodes, None) => "{spinner} {pos}",
+        };
+        let style = ProgressStyle::with_template(&format!("{{msg}} {counts}"))
+            .expect("the templates above are valid");
+        let target = ProgressDrawTarget::stderr();
+        let bar = ProgressBar::with_draw_target(total, target).with_style(style);
+        bar.set_message(what.to_owned());
+        if total.is_none() {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        Self(bar)
+    }
+
+    /// A progress that shows nothing.
+    pub fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
+    pub fn advance(&self, counts: u64) {
+        self.0.inc(counts);
+    }
+
+    /// Takes the bar off the screen.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,3 @@
+//! From a cluster to the files of its nodes.
+
+pub mod template;
