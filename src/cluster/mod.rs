@@ -1,1 +1,8 @@
-//! (founding commit: not written yet)
+//! The cluster: what the user wants, resolved until nothing is left to check.
+//!
+//! [`model`] holds the types everything after the resolver uses. A [`Cluster`] exists only
+//! if every name in the file resolves, addresses are unique and defaults are filled.
+
+pub mod model;
+
+pub use model::*;
