@@ -4,5 +4,6 @@
 //! if every name in the file resolves, addresses are unique and defaults are filled.
 
 pub mod model;
+pub mod schema;
 
 pub use model::*;
