@@ -3,7 +3,10 @@
 //! [`model`] holds the types everything after the resolver uses. A [`Cluster`] exists only
 //! if every name in the file resolves, addresses are unique and defaults are filled.
 
+mod expr;
+mod merge;
 pub mod model;
 pub mod schema;
+mod text;
 
 pub use model::*;

@@ -5,20 +5,37 @@ use crate::diag::{Diagnostic, Problems, Span, codes};
 use crate::toml_doc::{Item, Key, Need, SECRET_KEYS, SET_KEYS, Shape, Table, Value};
 use crate::units::ByteSize;
 
+/// Whether a key that is not there is a fault of this table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nobody's fault yet: another layer may give it.
+    MayComeElsewhere,
+    /// Point here.
+    At(Span),
+}
+
 /// Reports everything in `table` that `keys` do not allow.
-///
-/// `at` is where to point for a key that is missing; with `None`, missing keys are nobody's
-/// fault yet (another layer may give them).
-pub fn check(table: &Table, keys: &[Key], at: Option<Span>, problems: &mut Problems) {
+pub fn check(table: &Table, keys: &[Key], missing: Missing, problems: &mut Problems) {
     for (name, item) in table {
         match keys.iter().find(|key| key.name == name) {
-            Some(key) => check_item(name, item, &key.shape, problems),
+            Some(key) => check_item(name, item, &key.shape, missing, problems),
             None => problems.push(unknown_key(name, item.key_span, keys)),
         }
     }
-    let Some(at) = at else { return };
+    if let Missing::At(at) = missing {
+        check_required(|name| table.contains_key(name), keys, at, problems);
+    }
+}
+
+/// Reports the required keys that are not there, to be added at `at`.
+pub fn check_required(
+    is_there: impl Fn(&str) -> bool,
+    keys: &[Key],
+    at: Span,
+    problems: &mut Problems,
+) {
     for key in keys.iter().filter(|key| key.need == Need::Required) {
-        if !table.contains_key(key.name) {
+        if !is_there(key.name) {
             problems.push(
                 Diagnostic::error(codes::MISSING, format!("`{}` is missing", key.name))
                     .at(at)
@@ -53,7 +70,7 @@ pub fn did_you_mean<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-fn check_item(name: &str, item: &Item, shape: &Shape, problems: &mut Problems) {
+fn check_item(name: &str, item: &Item, shape: &Shape, missing: Missing, problems: &mut Problems) {
     match (shape, &item.value) {
         (Shape::Text | Shape::Scalar, Value::Text(text)) => {
             check_text(name, text, item.span, problems)
@@ -79,23 +96,27 @@ fn check_item(name: &str, item: &Item, shape: &Shape, problems: &mut Problems) {
         (Shape::Secret, _) => check_secret(name, item, problems),
         (Shape::List(shape), Value::Array(items)) => {
             for item in items {
-                check_item(name, item, shape, problems);
+                check_item(name, item, shape, Missing::At(item.span), problems);
             }
         }
         (Shape::Set | Shape::HostList, Value::Array(items)) => {
             for item in items {
-                check_item(name, item, &Shape::Text, problems);
+                check_item(name, item, &Shape::Text, missing, problems);
             }
         }
         (Shape::HostList, Value::Text(text)) => check_text(name, text, item.span, problems),
         (Shape::Set, Value::Table(table)) => check_set(table, problems),
         (Shape::Table(keys), Value::Table(table)) => {
-            check(table, keys, Some(item.key_span), problems)
+            let missing = match missing {
+                Missing::At(_) => Missing::At(item.key_span),
+                Missing::MayComeElsewhere => missing,
+            };
+            check(table, keys, missing, problems);
         }
         (Shape::Map(shape), Value::Table(table)) => {
             for (name, item) in table {
                 check_text(name, name, item.key_span, problems);
-                check_item(name, item, shape, problems);
+                check_item(name, item, shape, missing, problems);
             }
         }
         _ => problems.push(wrong_type(name, item, shape)),
@@ -155,7 +176,7 @@ fn check_secret(name: &str, item: &Item, problems: &mut Problems) {
         } else if item.text().is_none_or(str::is_empty) {
             problems.push(wrong_type(key, item, &Shape::Text));
         } else {
-            check_item(key, item, &Shape::Text, problems);
+            check_text(key, item.text().unwrap_or_default(), item.span, problems);
         }
     }
     if known.len() != 1 {
@@ -167,7 +188,10 @@ fn check_secret(name: &str, item: &Item, problems: &mut Problems) {
 fn check_set(table: &Table, problems: &mut Problems) {
     for (key, item) in table {
         match SET_KEYS.contains(&key.as_str()) {
-            true => check_item(key, item, &Shape::List(&Shape::Text), problems),
+            true => {
+                let shape = Shape::List(&Shape::Text);
+                check_item(key, item, &shape, Missing::MayComeElsewhere, problems);
+            }
             false => {
                 let message = format!("unknown key `{key}`");
                 problems
@@ -209,7 +233,7 @@ mod tests {
         let id = sources.add("c.toml".into(), text.into());
         let mut problems = Problems::default();
         let table = parse(&sources, id, &mut problems);
-        check(&table, KEYS, Some(Span::new(id, 0..0)), &mut problems);
+        check(&table, KEYS, Missing::At(Span::new(id, 0..0)), &mut problems);
         let found = problems.into_sorted();
         let place = |d: &Diagnostic| sources.line_column(d.primary.as_ref().unwrap().span);
         found

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, Span, codes};
 
-pub use check::{check, did_you_mean};
+pub use check::{Missing, check, check_required, did_you_mean};
 pub use docs::{json_schema, reference};
 
 /// A value and where it stands.
