@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::diag::{Code, Diagnostic, Problems, Span, codes};
-use crate::toml_doc::{Item, Key, Shape, Table, Value};
+use crate::toml_doc::{Item, Key, Shape, Table, Value, check_required};
 
 /// One place that can set keys: a profile, `[os]`, a role, a range of nodes.
 #[derive(Clone, Debug)]
@@ -221,6 +221,28 @@ fn conflict(
         .also(chosen.item.span, format!("{} here", chosen.item.display()))
         .help("set it in one of them, or for the nodes that have both")
         .note(why)
+}
+
+/// Reports required keys that are missing in the tables within `merged`, but not in itself.
+pub fn check_required_within(merged: &MergedTable<'_>, keys: &[Key], problems: &mut Problems) {
+    for key in keys {
+        match &key.shape {
+            Shape::Table(keys) => {
+                if let Some(inner) = merged.table(key.name) {
+                    check_whole(inner, keys, problems);
+                }
+            }
+            Shape::Map(Shape::Table(keys)) => {
+                merged.tables(key.name).for_each(|(_, inner)| check_whole(inner, keys, problems));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn check_whole(table: &MergedTable<'_>, keys: &[Key], problems: &mut Problems) {
+    check_required(|name| table.keys.contains_key(name), keys, table.span, problems);
+    check_required_within(table, keys, problems);
 }
 
 impl<'a> MergedTable<'a> {

@@ -3,9 +3,11 @@
 //! [`model`] holds the types everything after the resolver uses. A [`Cluster`] exists only
 //! if every name in the file resolves, addresses are unique and defaults are filled.
 
+pub mod doc;
 mod expr;
 mod merge;
 pub mod model;
+mod resolve;
 pub mod schema;
 mod text;
 

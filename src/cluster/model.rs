@@ -43,6 +43,8 @@ pub struct Cluster {
     pub daos: Daos,
     pub nets: BTreeMap<String, Net>,
     pub repos: BTreeMap<String, Repo>,
+    /// The overlays of each shared layer, by `common` and the names of the roles in use.
+    pub layers: BTreeMap<String, Vec<Sited<String>>>,
     pub kinds: Vec<Kind>,
     /// Sorted by name.
     pub nodes: Vec<Node>,

@@ -510,7 +510,7 @@ const NIC: &[Key] = &[
         "name",
         Shape::Text,
         "\"lan0\"",
-        "The interface's name on the node; not one of the kernel's own (eth0, ib0).",
+        "The interface's name on the node; not one of the kernel's own (eth0, ib0). Default: its key.",
     ),
     optional("net", Shape::Text, "\"mgmt\"", "The net it is on."),
     defaulted("boot", Shape::Bool, "false", "true", "Whether the node boots from it; exactly one."),
@@ -670,7 +670,8 @@ const RACK: &[Key] = &[
     optional("per", Shape::Integer(1, 1000), "16", "Nodes in each rack of a range."),
 ];
 
-const ENGINE: &[Key] = &[
+/// Keys of one engine.
+pub const ENGINE: &[Key] = &[
     required(
         "targets",
         Shape::Integer(1, 1024),
@@ -736,7 +737,8 @@ const SCM: &[Key] = &[
     ),
 ];
 
-const BDEV: &[Key] = &[
+/// Keys of one tier of block devices.
+pub const BDEV: &[Key] = &[
     required(
         "class",
         Shape::OneOf(&["nvme", "file", "kdev"]),

@@ -100,6 +100,8 @@ impl SourceMap {
 pub enum Severity {
     Error,
     Warning,
+    /// An error or warning that the cluster file allows by name: told, never denied.
+    Allowed,
 }
 
 impl Severity {
@@ -107,6 +109,7 @@ impl Severity {
         match self {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Allowed => "allowed",
         }
     }
 }
@@ -227,11 +230,48 @@ impl Problems {
     }
 
     pub fn has_errors(&self) -> bool {
-        self.found.iter().any(Diagnostic::is_error)
+        self.has_errors_since(0)
+    }
+
+    /// Whether an error is among the problems found after the first `n_before`.
+    pub fn has_errors_since(&self, n_before: usize) -> bool {
+        self.found[n_before..].iter().any(Diagnostic::is_error)
+    }
+
+    pub fn len(&self) -> usize {
+        self.found.len()
     }
 
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
+    }
+
+    /// Downgrades the problems whose code is allowed; a code that allows nothing is one more.
+    ///
+    /// Only broken rules (DAOS-n, NF5xx) can be allowed: a file that cannot be understood
+    /// cannot be built.
+    pub fn allow<'a>(&mut self, codes: impl IntoIterator<Item = (&'a str, Span)>) {
+        for (code, span) in codes {
+            let is_rule = code.starts_with("DAOS-") || code.starts_with("NF5");
+            let mut n_allowed = 0;
+            for found in
+                self.found.iter_mut().filter(|found| is_rule && found.code.as_str() == code)
+            {
+                found.severity = Severity::Allowed;
+                n_allowed += 1;
+            }
+            if n_allowed > 0 {
+                continue;
+            }
+            let (message, help) = match is_rule {
+                true => (format!("`{code}` allows nothing here"), "take it out"),
+                false => (
+                    format!("`{code}` cannot be allowed"),
+                    "only DAOS-n and NF5xx are rules to break",
+                ),
+            };
+            self.push(Diagnostic::warning(codes::UNKNOWN_CODE, message).at(span).help(help));
+        }
     }
 
     /// All problems in the order of the files, each once.
