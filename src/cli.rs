@@ -1,1 +1,317 @@
-//! (founding commit: not written yet)
+//! The command line: types only. Their doc comments are the help and the man pages.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds everything a DAOS storage cluster on AlmaLinux 8 needs, from one cluster file.
+///
+/// Exit codes: 0 done, 1 problems found or failed, 2 wrong command line.
+#[derive(Debug, Parser)]
+#[command(name = "nodeforge", version, max_term_width = 80, propagate_version = true)]
+pub struct Cli {
+    /// When to colour messages.
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto)]
+    pub color: ColorChoice,
+
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal.
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Tells everything that is wrong with a cluster file, at once.
+    Check(CheckArgs),
+    /// Builds the boot tree: kickstarts, overlays, boot files, manifest.
+    Build(BuildArgs),
+    /// Lists the nodes: name, roles, MAC, address, rack.
+    Nodes(NodesArgs),
+    /// Shows what a node gets, or one rendered file.
+    Show(ShowArgs),
+    /// Tells which line set a value, and what it overrode.
+    Why(WhyArgs),
+    /// Compares every artefact of a boot tree with its manifest.
+    Verify(VerifyArgs),
+    /// Gets the installer's kernel and initrd from the mirror or an ISO into a cache.
+    Fetch(FetchArgs),
+    /// Tells what the DAOS configuration adds up to, per kind of node.
+    Plan(PlanArgs),
+    /// Explains a code such as DAOS-706; without one, lists all.
+    Explain(ExplainArgs),
+    /// Writes a commented cluster file to start from.
+    Init(InitArgs),
+    /// Makes the secrets that a cluster file names and that do not exist yet.
+    #[command(subcommand)]
+    Secrets(SecretsVerb),
+    /// Makes, renews and shows the certificates of DAOS.
+    #[command(subcommand)]
+    Certs(CertsVerb),
+    /// Prints shell completions.
+    Completions(CompletionsArgs),
+    /// Prints the JSON Schema of the cluster file, for editors.
+    Schema,
+    /// Writes the manual pages.
+    Man(ManArgs),
+}
+
+/// A cluster file and the site's own profiles and overlays.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// The cluster file.
+    #[arg(value_name = "CLUSTER")]
+    pub cluster: PathBuf,
+
+    /// A folder whose profiles/ and overlays/ shadow the built-in ones, file by file.
+    #[arg(long, value_name = "DIR")]
+    pub site: Option<PathBuf>,
+}
+
+/// What counts as a failure beside errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Deny {
+    /// Warnings fail too.
+    Warnings,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// Treat these as failures too.
+    #[arg(long, value_enum)]
+    pub deny: Option<Deny>,
+
+    /// Print the problems as a JSON array on standard output.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Look package names up in this repository (a folder or a URL); an unknown
+    /// name is then an error. May be given several times.
+    #[arg(long, value_name = "URL|DIR")]
+    pub repodata: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The folder of the boot tree.
+    #[arg(short, long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+
+    /// Build these nodes only, such as 'srv[001-016]'; the others stay as they are.
+    #[arg(long, value_name = "RANGE")]
+    pub only: Option<String>,
+
+    /// Where `fetch` keeps the installer's images.
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+
+    /// Treat these as failures too.
+    #[arg(long, value_enum)]
+    pub deny: Option<Deny>,
+
+    /// Print what was built as a JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// Only these nodes.
+    #[arg(long, value_name = "RANGE")]
+    pub only: Option<String>,
+
+    /// As a JSON array.
+    #[arg(long, group = "form")]
+    pub json: bool,
+
+    /// As lines of /etc/hosts.
+    #[arg(long, group = "form")]
+    pub hosts: bool,
+
+    /// As lines of /etc/ethers.
+    #[arg(long, group = "form")]
+    pub ethers: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The node.
+    pub node: String,
+
+    /// A path on the node such as /etc/daos/daos_server.yml, or `kickstart`, or `pxe`;
+    /// without it, every file with mode, owner, size and origin.
+    pub what: Option<String>,
+
+    /// The list as a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The node.
+    pub node: String,
+
+    /// A key such as os.selinux, nic.mgmt.ip or daos.port.
+    pub key: String,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The folder of the boot tree.
+    #[arg(value_name = "OUT", default_value = "out")]
+    pub out: PathBuf,
+
+    /// As a JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// Where the images are kept. Default: nodeforge in the user's cache folder.
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+
+    /// Take the images from this ISO instead of the mirror.
+    #[arg(long, value_name = "FILE")]
+    pub iso: Option<PathBuf>,
+
+    /// The public key that signed the ISOs' checksums.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+
+    /// Also get images/install.img.
+    #[arg(long)]
+    pub install_img: bool,
+
+    /// Also get the boot ISO.
+    #[arg(long)]
+    pub boot_iso: bool,
+
+    /// Print what is in the cache as a JSON array on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The code.
+    pub code: Option<String>,
+}
+
+/// What kind of cluster to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InitKind {
+    /// Three virtual machines.
+    Lab,
+    /// Bare metal with NVMe, PXE and certificates.
+    BareMetal,
+}
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// What kind of cluster.
+    #[arg(long, value_enum, default_value_t = InitKind::Lab)]
+    pub kind: InitKind,
+
+    /// The file to write; `-` for standard output.
+    #[arg(default_value = "cluster.toml")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SecretsVerb {
+    /// Makes the root password's hash and the certificates, where they do not exist yet.
+    Init(SecretsInitArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct SecretsInitArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// Read the root password from standard input; otherwise one is made up and
+    /// printed once.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertsVerb {
+    /// Makes a CA and the certificates of servers, agents and admins.
+    Init(CertsInitArgs),
+    /// Makes new certificates by the same CA and keeps the old ones.
+    Rotate(CertsRotateArgs),
+    /// Tells when the certificates expire.
+    Show(CertsShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CertsInitArgs {
+    /// The cluster file, whose `daos.certificates` says where and for how long.
+    pub cluster: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CertsRotateArgs {
+    /// The cluster file.
+    pub cluster: PathBuf,
+
+    /// Make a new CA too.
+    #[arg(long)]
+    pub ca: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CertsShowArgs {
+    /// The cluster file.
+    pub cluster: PathBuf,
+
+    /// As a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The folder to write them to; without it, the main page goes to standard output.
+    pub dir: Option<PathBuf>,
+}

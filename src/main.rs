@@ -1,1 +1,28 @@
-fn main() {}
+//! Parse, run, report, exit code.
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use nodeforge::cli::Cli;
+use nodeforge::commands::{self, Outcome};
+
+fn main() -> ExitCode {
+    match commands::run(&Cli::parse()) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Problems) => ExitCode::FAILURE,
+        // A reader that has seen enough (`nodeforge nodes … | head`) is no failure of ours.
+        Err(fault) if is_broken_pipe(&fault) => ExitCode::SUCCESS,
+        Err(fault) => {
+            let _ = writeln!(std::io::stderr(), "error: {fault:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(fault: &anyhow::Error) -> bool {
+    fault
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == ErrorKind::BrokenPipe)
+}

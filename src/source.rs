@@ -1,1 +1,220 @@
-//! (founding commit: not written yet)
+//! Reads everything a cluster file names: includes, inventories, profiles, overlays.
+//!
+//! Nothing here executes anything, and secrets are not read.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use walkdir::WalkDir;
+
+use crate::builtin;
+use crate::cluster::doc::{self, ClusterDoc, Document};
+use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, Span, codes};
+use crate::profile;
+
+/// Everything that was read, before anything is resolved.
+#[derive(Debug)]
+pub struct Source {
+    pub map: SourceMap,
+    pub doc: ClusterDoc,
+    pub library: Library,
+    pub problems: Problems,
+}
+
+/// The files of profiles/ and overlays/: the built-in ones, shadowed file by file by the
+/// site's.
+#[derive(Debug, Default)]
+pub struct Library {
+    /// By path, such as `overlays/daos-server/overlay.toml`.
+    pub files: BTreeMap<String, LibraryFile>,
+}
+
+/// One file of profiles/ or overlays/.
+#[derive(Clone, Debug)]
+pub struct LibraryFile {
+    /// As messages name it: `<builtin>/…`, or the site's own path.
+    pub shown: PathBuf,
+    pub bytes: Cow<'static, [u8]>,
+}
+
+/// Reads the cluster file at `path` and all it names; `site` shadows the built-in library.
+///
+/// # Errors
+///
+/// Fails if the cluster file itself or the site folder cannot be read. What is wrong *in*
+/// a file is in [`Source::problems`].
+pub fn read(path: &Path, site: Option<&Path>) -> Result<Source> {
+    let mut source = Source {
+        map: SourceMap::default(),
+        doc: ClusterDoc::default(),
+        library: library(site)?,
+        problems: Problems::default(),
+    };
+    let text = read_text(path).with_context(|| format!("reading {}", path.display()))?;
+    let mut chain = Vec::new();
+    source.add_document(path, text, &mut chain);
+    source.add_inventories();
+    source.add_profiles();
+    source.doc.overlays = source.library.overlay_names();
+    Ok(source)
+}
+
+/// The text of a file, which must be UTF-8.
+fn read_text(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8 text"))
+}
+
+impl Source {
+    /// Adds the file and, before it, the files it includes; `chain` are the files that are
+    /// including this one.
+    fn add_document(&mut self, path: &Path, text: String, chain: &mut Vec<PathBuf>) {
+        let source = self.map.add(path.to_owned(), text);
+        let table = doc::parse(&self.map, source, &mut self.problems);
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        chain.push(identity(path));
+        let includes: Vec<(String, Span)> =
+            doc::includes(&table).into_iter().map(|(path, span)| (path.to_owned(), span)).collect();
+        for (included, span) in includes {
+            self.include(&folder.join(included), span, chain);
+        }
+        chain.pop();
+        self.doc.documents.push(Document { source, table, folder });
+    }
+
+    fn include(&mut self, path: &Path, span: Span, chain: &mut Vec<PathBuf>) {
+        if chain.contains(&identity(path)) {
+            let files: Vec<String> = chain.iter().map(|path| path.display().to_string()).collect();
+            self.problems.push(
+                Diagnostic::error(
+                    codes::INCLUDE_CYCLE,
+                    format!("{} includes itself", path.display()),
+                )
+                .at(span)
+                .note(format!("through {}", files.join(", "))),
+            );
+            return;
+        }
+        match read_text(path) {
+            Ok(text) => self.add_document(path, text, chain),
+            Err(fault) => self.problems.push(unreadable(path, &fault, span)),
+        }
+    }
+
+    fn add_inventories(&mut self) {
+        let mut wanted: BTreeMap<PathBuf, Span> = BTreeMap::new();
+        for document in &self.doc.documents {
+            for (csv, span) in doc::inventories(&document.table) {
+                wanted.entry(document.folder.join(csv)).or_insert(span);
+            }
+        }
+        for (path, span) in wanted {
+            match read_text(&path) {
+                Ok(text) => {
+                    let id = self.map.add(path.clone(), text);
+                    self.doc.inventories.insert(path, id);
+                }
+                Err(fault) => self.problems.push(unreadable(&path, &fault, span)),
+            }
+        }
+    }
+
+    fn add_profiles(&mut self) {
+        let names: Vec<String> = self.library.profile_names();
+        for name in names {
+            let Some(id) = self.add_library_text(&format!("profiles/{name}.toml")) else {
+                continue;
+            };
+            let profile = profile::parse(&self.map, id, &mut self.problems);
+            self.doc.profiles.insert(name, profile);
+        }
+    }
+
+    /// Makes a text file of the library one that diagnostics can point into.
+    pub fn add_library_text(&mut self, path: &str) -> Option<SourceId> {
+        let file = self.library.files.get(path)?;
+        match std::str::from_utf8(&file.bytes) {
+            Ok(text) => Some(self.map.add(file.shown.clone(), text.to_owned())),
+            Err(_) => {
+                let id = self.map.add(file.shown.clone(), String::new());
+                let message = format!("{} is not UTF-8 text", file.shown.display());
+                self.problems
+                    .push(Diagnostic::error(codes::UNREADABLE, message).at(Span::new(id, 0..0)));
+                None
+            }
+        }
+    }
+}
+
+fn unreadable(path: &Path, fault: &io::Error, span: Span) -> Diagnostic {
+    Diagnostic::error(codes::UNREADABLE, format!("{} cannot be read: {fault}", path.display()))
+        .at(span)
+        .note("relative paths start from the folder of the file that says them")
+}
+
+/// The same for two ways of writing one path, where the file exists.
+fn identity(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+impl Library {
+    fn overlay_names(&self) -> Vec<String> {
+        let names = self.files.keys().filter_map(|path| {
+            path.strip_prefix("overlays/")?.strip_suffix("/overlay.toml").map(str::to_owned)
+        });
+        names.filter(|name| !name.contains('/')).collect()
+    }
+
+    fn profile_names(&self) -> Vec<String> {
+        let names = self.files.keys().filter_map(|path| {
+            path.strip_prefix("profiles/")?.strip_suffix(".toml").map(str::to_owned)
+        });
+        names.filter(|name| !name.contains('/')).collect()
+    }
+}
+
+/// The built-in library, with the site's files laid over it.
+fn library(site: Option<&Path>) -> Result<Library> {
+    let built_in = builtin::files().map(|(path, bytes)| {
+        let shown = Path::new("<builtin>").join(&path);
+        (path, LibraryFile { shown, bytes: Cow::Borrowed(bytes) })
+    });
+    let mut library = Library { files: built_in.collect() };
+    let Some(site) = site else { return Ok(library) };
+    let mut is_empty = true;
+    for part in ["profiles", "overlays"] {
+        let folder = site.join(part);
+        if folder.is_dir() {
+            is_empty = false;
+            add_folder(&mut library, site, &folder)?;
+        }
+    }
+    if is_empty {
+        bail!("the site folder {} has neither profiles/ nor overlays/", site.display());
+    }
+    Ok(library)
+}
+
+/// Adds the regular files below `folder` by their path from `site`.
+fn add_folder(library: &mut Library, site: &Path, folder: &Path) -> Result<()> {
+    for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
+        let entry =
+            entry.with_context(|| format!("reading the site folder {}", folder.display()))?;
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        let below = entry.path().strip_prefix(site).expect("the walk starts below the site folder");
+        let path =
+            below.to_str().with_context(|| format!("{} is not UTF-8", entry.path().display()))?;
+        let bytes = fs::read(entry.path())
+            .with_context(|| format!("reading {}", entry.path().display()))?;
+        let file = LibraryFile { shown: entry.path().to_owned(), bytes: Cow::Owned(bytes) };
+        library.files.insert(path.to_owned(), file);
+    }
+    Ok(())
+}

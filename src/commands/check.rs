@@ -1,0 +1,35 @@
+//! `nodeforge check`: everything wrong, at once.
+
+use anyhow::Result;
+
+use crate::cli::CheckArgs;
+use crate::cluster::Cluster;
+use crate::commands::{Outcome, report};
+use crate::diag::{Color, Problems};
+use crate::source;
+
+pub fn run(args: &CheckArgs, color: Color) -> Result<Outcome> {
+    let mut source = source::read(&args.cluster.cluster, args.cluster.site.as_deref())?;
+    let mut problems = std::mem::take(&mut source.problems);
+    let cluster = Cluster::resolve(&source.doc, &source.map, &mut problems);
+    let problems: Vec<_> = Problems::into_sorted(problems);
+    match args.json {
+        true => report::print_json(&problems, &source.map)?,
+        false => report::draw(&problems, &source.map, color)?,
+    }
+    let path = args.cluster.cluster.display();
+    match &cluster {
+        Some(cluster) => eprintln!("{path}: {}: {}", describe(cluster), report::summary(&problems)),
+        None => eprintln!("{path}: {}", report::summary(&problems)),
+    }
+    Ok(report::outcome(&problems, args.deny))
+}
+
+/// `514 nodes: 2 admin, 512 server`.
+fn describe(cluster: &Cluster) -> String {
+    let n_nodes = cluster.nodes.len();
+    let roles = cluster.layers.keys().filter(|role| *role != "common");
+    let counts: Vec<String> =
+        roles.map(|role| format!("{} {role}", cluster.nodes_with_role(role).count())).collect();
+    format!("{n_nodes} node{} ({})", if n_nodes == 1 { "" } else { "s" }, counts.join(", "))
+}
