@@ -1,0 +1,149 @@
+//! SHA-256 digests: the names of bytes.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest as _, Sha256};
+
+/// A SHA-256 digest; displayed and serialized as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
+            pair[1] = HEX_DIGITS[usize::from(byte & 0xf)];
+        }
+        f.pad(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    /// Reads 64 hex digits, in lower case only: the name of a folder is one spelling.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        let invalid = || ParseDigestError(text.to_owned());
+        if text.len() != 64 {
+            return Err(invalid());
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let (high, low) = (value(pair[0]), value(pair[1]));
+            *byte = high.zip(low).map(|(high, low)| high << 4 | low).ok_or_else(invalid)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// The text is no SHA-256 digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a SHA-256 digest; expected 64 hex digits in lower case")]
+pub struct ParseDigestError(String);
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Passes bytes on to `out`, counting and digesting those that `out` took.
+#[derive(Debug)]
+pub struct DigestWriter<W> {
+    out: W,
+    sha256: Sha256,
+    n_bytes: u64,
+}
+
+impl<W: Write> DigestWriter<W> {
+    pub fn new(out: W) -> Self {
+        Self { out, sha256: Sha256::new(), n_bytes: 0 }
+    }
+
+    /// The underlying writer, how many bytes it took, and their digest.
+    pub fn finish(self) -> (W, u64, Digest) {
+        (self.out, self.n_bytes, Digest(self.sha256.finalize().into()))
+    }
+}
+
+impl<W: Write> Write for DigestWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n_taken = self.out.write(bytes)?;
+        self.sha256.update(&bytes[..n_taken]);
+        self.n_bytes += n_taken as u64;
+        Ok(n_taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FIPS 180-2, appendix B.1.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn a_digest_prints_and_parses_as_lower_case_hex() {
+        assert_eq!(Digest::of(b"abc").to_string(), ABC);
+        assert_eq!(ABC.parse(), Ok(Digest::of(b"abc")));
+        for text in ["", "ba78", &ABC.to_uppercase(), &ABC.replace('b', "+"), &"é".repeat(32)] {
+            assert!(text.parse::<Digest>().is_err(), "from {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_covers_the_bytes_that_were_taken() {
+        struct OneByteAtATime(Vec<u8>);
+        impl Write for OneByteAtATime {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.extend(bytes.first());
+                Ok(bytes.len().min(1))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut writer = DigestWriter::new(OneByteAtATime(Vec::new()));
+        writer.write_all(b"abc").unwrap();
+        let (out, n_bytes, sha256) = writer.finish();
+        assert_eq!((&*out.0, n_bytes, sha256.to_string()), (&b"abc"[..], 3, ABC.to_owned()));
+    }
+}

@@ -1,0 +1,179 @@
+//! gzip (RFC 1952): one member, with nothing in its header but what the bytes need.
+//!
+//! One member, because the kernel loses what follows the first when a cpio is split over
+//! several.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+
+use flate2::{Compress, Compression, Crc, Decompress, FlushCompress, FlushDecompress, Status};
+
+use crate::format::invalid_data;
+
+/// How hard to try. The bytes depend on it, so it is part of what an artefact is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// zlib's level 1, for what is made for each node.
+    Fast,
+    /// zlib's level 9, for what is made once.
+    Small,
+}
+
+impl Level {
+    fn compression(self) -> Compression {
+        match self {
+            Level::Fast => Compression::new(1),
+            Level::Small => Compression::new(9),
+        }
+    }
+
+    /// RFC 1952 §2.3: deflate, no optional fields, no time, the compressor's effort, and an
+    /// unknown operating system.
+    fn header(self) -> [u8; N_HEADER_BYTES] {
+        let effort = match self {
+            Level::Fast => 4,
+            Level::Small => 2,
+        };
+        [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, effort, 255]
+    }
+}
+
+const N_HEADER_BYTES: usize = 10;
+const N_TRAILER_BYTES: usize = 8;
+const N_BUFFER_BYTES: usize = 64 << 10;
+
+/// Writes `plain` to `out`, compressed.
+///
+/// The same bytes and level give the same output on any machine: the header holds no time,
+/// name or operating system. The compressor's tables (some 300 KiB) are kept by the thread
+/// for the next call.
+///
+/// # Errors
+///
+/// Fails if `out` fails.
+pub fn write<W: Write>(plain: &[u8], level: Level, mut out: W) -> io::Result<()> {
+    let mut deflater = Deflater::take(level);
+    out.write_all(&level.header())?;
+    deflater.deflate(plain, &mut out)?;
+    let mut crc = Crc::new();
+    crc.update(plain);
+    out.write_all(&trailer(&crc, plain.len()))?;
+    deflater.give_back(level);
+    Ok(())
+}
+
+/// RFC 1952 §2.3.1: CRC-32 and length of the plain bytes, both modulo 2³².
+fn trailer(crc: &Crc, n_plain_bytes: usize) -> [u8; N_TRAILER_BYTES] {
+    let mut trailer = [0; N_TRAILER_BYTES];
+    trailer[..4].copy_from_slice(&crc.sum().to_le_bytes());
+    trailer[4..].copy_from_slice(&(n_plain_bytes as u32).to_le_bytes());
+    trailer
+}
+
+struct Deflater {
+    compress: Compress,
+    buffer: Box<[u8]>,
+}
+
+thread_local! {
+    static FAST: Cell<Option<Deflater>> = const { Cell::new(None) };
+    static SMALL: Cell<Option<Deflater>> = const { Cell::new(None) };
+    static INFLATER: Cell<Option<Decompress>> = const { Cell::new(None) };
+}
+
+impl Deflater {
+    /// The thread's own, or a new one: it is out of its cell while in use, so that a writer
+    /// that itself compresses works.
+    fn take(level: Level) -> Self {
+        let kept = match level {
+            Level::Fast => FAST.take(),
+            Level::Small => SMALL.take(),
+        };
+        match kept {
+            Some(mut deflater) => {
+                deflater.compress.reset();
+                deflater
+            }
+            None => Self {
+                compress: Compress::new(level.compression(), false),
+                buffer: vec![0; N_BUFFER_BYTES].into_boxed_slice(),
+            },
+        }
+    }
+
+    fn give_back(self, level: Level) {
+        match level {
+            Level::Fast => FAST.set(Some(self)),
+            Level::Small => SMALL.set(Some(self)),
+        }
+    }
+
+    fn deflate<W: Write>(&mut self, plain: &[u8], out: &mut W) -> io::Result<()> {
+        loop {
+            let n_in = self.compress.total_in() as usize;
+            let n_out = self.compress.total_out();
+            let status =
+                self.compress.compress(&plain[n_in..], &mut self.buffer, FlushCompress::Finish)?;
+            let n_written = (self.compress.total_out() - n_out) as usize;
+            out.write_all(&self.buffer[..n_written])?;
+            match status {
+                Status::StreamEnd => return Ok(()),
+                Status::Ok | Status::BufError if n_written > 0 => {}
+                Status::Ok | Status::BufError => unreachable!("deflate has room and its input"),
+            }
+        }
+    }
+}
+
+/// Appends to `plain` what `packed` holds; `max_bytes` guards against bombs.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidData`] for anything but one whole member with a plain header, as
+/// [`write`] makes it, that unpacks to `max_bytes` or less.
+pub fn read(packed: &[u8], max_bytes: usize, plain: &mut Vec<u8>) -> io::Result<()> {
+    let deflated = packed
+        .split_at_checked(N_HEADER_BYTES)
+        .filter(|(header, _)| matches!(header, [0x1f, 0x8b, 8, 0, ..]))
+        .ok_or_else(|| invalid_data("not a gzip file with a plain header".to_owned()))?
+        .1;
+    let start = plain.len();
+    let mut inflater = INFLATER.take().unwrap_or_else(|| Decompress::new(false));
+    inflater.reset(false);
+    let inflated = inflate(&mut inflater, deflated, max_bytes, plain);
+    let n_deflated_bytes = inflater.total_in() as usize;
+    INFLATER.set(Some(inflater));
+    inflated?;
+    let mut crc = Crc::new();
+    crc.update(&plain[start..]);
+    if deflated[n_deflated_bytes..] != trailer(&crc, plain.len() - start) {
+        return Err(invalid_data("the gzip file's checksum or end is wrong".to_owned()));
+    }
+    Ok(())
+}
+
+fn inflate(
+    inflater: &mut Decompress,
+    deflated: &[u8],
+    max_bytes: usize,
+    plain: &mut Vec<u8>,
+) -> io::Result<()> {
+    let max_len = plain.len().saturating_add(max_bytes);
+    loop {
+        // One byte beyond the limit shows that it is passed, without a clock or a guess.
+        let n_room = max_len.saturating_add(1).saturating_sub(plain.len()).min(N_BUFFER_BYTES);
+        plain.reserve(n_room);
+        let n_before = (inflater.total_in(), plain.len());
+        let rest = &deflated[inflater.total_in() as usize..];
+        let status = inflater.decompress_vec(rest, plain, FlushDecompress::None)?;
+        if plain.len() > max_len {
+            return Err(invalid_data(format!("it unpacks to more than {max_bytes} bytes")));
+        }
+        if status == Status::StreamEnd {
+            return Ok(());
+        }
+        if n_before == (inflater.total_in(), plain.len()) {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the gzip file is cut short"));
+        }
+    }
+}
