@@ -21,8 +21,9 @@ fn main() -> ExitCode {
 }
 
 fn is_broken_pipe(fault: &anyhow::Error) -> bool {
-    fault
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == ErrorKind::BrokenPipe)
+    fault.chain().any(|cause| {
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let json = || cause.downcast_ref::<serde_json::Error>()?.io_error_kind();
+        kind.or_else(json) == Some(ErrorKind::BrokenPipe)
+    })
 }

@@ -34,10 +34,6 @@ impl AddressRule {
         Ok(rule)
     }
 
-    pub fn depends_on_the_node(&self) -> bool {
-        self.per_index > 0
-    }
-
     /// The address of the node `name`.
     ///
     /// # Errors

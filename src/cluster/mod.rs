@@ -12,3 +12,4 @@ pub mod schema;
 mod text;
 
 pub use model::*;
+pub use resolve::{Rule, Said, Why, WhyError, why};

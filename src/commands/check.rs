@@ -4,15 +4,11 @@ use anyhow::Result;
 
 use crate::cli::CheckArgs;
 use crate::cluster::Cluster;
-use crate::commands::{Outcome, report};
-use crate::diag::{Color, Problems};
-use crate::source;
+use crate::commands::{Outcome, load, report};
+use crate::diag::Color;
 
 pub fn run(args: &CheckArgs, color: Color) -> Result<Outcome> {
-    let mut source = source::read(&args.cluster.cluster, args.cluster.site.as_deref())?;
-    let mut problems = std::mem::take(&mut source.problems);
-    let cluster = Cluster::resolve(&source.doc, &source.map, &mut problems);
-    let problems: Vec<_> = Problems::into_sorted(problems);
+    let (source, cluster, problems) = load::read(&args.cluster)?;
     match args.json {
         true => report::print_json(&problems, &source.map)?,
         false => report::draw(&problems, &source.map, color)?,

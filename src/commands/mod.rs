@@ -1,7 +1,11 @@
 //! One file a verb: turns arguments into domain options and calls the pipeline.
 
 mod check;
+mod load;
+mod nodes;
+mod reference;
 mod report;
+mod why;
 
 use anyhow::Result;
 
@@ -24,6 +28,11 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
     let color = report::color(cli.color);
     match &cli.verb {
         Verb::Check(args) => check::run(args, color),
+        Verb::Nodes(args) => nodes::run(args, color),
+        Verb::Why(args) => why::run(args, color),
+        Verb::Schema => reference::schema(),
+        Verb::Completions(args) => reference::completions(args),
+        Verb::Man(args) => reference::man(args),
         _ => anyhow::bail!("not there yet"),
     }
 }

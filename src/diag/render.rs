@@ -2,7 +2,7 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use crate::diag::{Diagnostic, Label, Severity, SourceId, SourceMap};
+use crate::diag::{Diagnostic, Label, Severity, SourceId, SourceMap, codes};
 
 /// Whether the text is meant for a terminal that shows colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,11 @@ fn snippets<'a>(diagnostic: &'a Diagnostic, sources: &'a SourceMap) -> Vec<Drawn
             let file = sources.file(id);
             let path = file.path.to_string_lossy().into_owned();
             let here = || labels().filter(move |label| label.span.source == id);
+            if diagnostic.code == codes::INLINE_SECRET {
+                // A log is no better a place for a secret than the cluster file.
+                let at = sources.line_column(here().next().expect("the file has a label").span);
+                return Drawn::Place(Origin::path(path).line(at.line).char_column(at.column));
+            }
             if file.text.is_empty() || here().all(|label| label.span.start == label.span.end) {
                 return Drawn::Place(Origin::path(path));
             }

@@ -9,6 +9,7 @@ mod kind;
 mod nodes;
 mod reader;
 mod sections;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -25,6 +26,8 @@ use crate::cluster::text::TextKind;
 use crate::diag::{Diagnostic, Problems, SourceMap, Span, codes};
 use crate::range::{self, NodeName};
 use crate::toml_doc::{Item, Table, check_required};
+
+pub use why::{Rule, Said, Why, WhyError, why};
 
 impl Cluster {
     /// Returns the cluster that `doc` describes, or `None` if something in it was missing or
@@ -64,9 +67,9 @@ impl Block<'_> {
 }
 
 /// The layers of one node, lowest first, and what they merge to.
-pub struct Merge<'a> {
-    pub layers: Vec<Layer<'a>>,
-    pub table: MergedTable<'a>,
+struct Merge<'a> {
+    layers: Vec<Layer<'a>>,
+    table: MergedTable<'a>,
 }
 
 struct Resolver<'a> {
@@ -494,22 +497,24 @@ fn named_tables<'a>(document: &'a Document, section: &str) -> Vec<(&'a str, Span
 
 /// Merges the sections that hold for the whole cluster; later documents win.
 fn merge_whole<'a>(doc: &'a ClusterDoc, top: Span, problems: &mut Problems) -> MergedTable<'a> {
-    let layers: Vec<Layer<'a>> = doc
-        .documents
-        .iter()
-        .enumerate()
-        .map(|(at, document)| Layer {
-            name: "the cluster file".into(),
-            standing: Standing { level: Level::Cluster, weight: at as u64, peer: 0 },
-            table: &document.table,
-        })
-        .collect();
     let keys: Vec<_> = CLUSTER_FILE
         .iter()
         .filter(|key| !matches!(key.name, "os" | "hw" | "role" | "node" | "include"))
         .copied()
         .collect();
-    merge::merge(&layers, &keys, top, problems)
+    merge::merge(&whole_layers(doc), &keys, top, problems)
+}
+
+/// Each document as one layer.
+fn whole_layers(doc: &ClusterDoc) -> Vec<Layer<'_>> {
+    let documents = doc.documents.iter().enumerate();
+    documents
+        .map(|(at, document)| Layer {
+            name: "the cluster file".into(),
+            standing: Standing { level: Level::Cluster, weight: at as u64, peer: 0 },
+            table: &document.table,
+        })
+        .collect()
 }
 
 /// Every node block, widest first.

@@ -60,7 +60,7 @@ impl ClusterContext {
             daos: daos_values(&cluster.daos, control_yaml),
             net: cluster.nets.iter().map(|(name, net)| (name.clone(), net_values(net))).collect(),
             repos: cluster.repos.values().map(repo_values).collect(),
-            hosts: hosts(cluster),
+            hosts: hosts(cluster, |_| true),
             roles: roles(cluster),
         }
     }
@@ -186,10 +186,11 @@ fn repo_values(repo: &Repo) -> RepoValues {
     }
 }
 
-/// A node's name stands for its primary address, `NAME-KEY` for each further one.
-fn hosts(cluster: &Cluster) -> Vec<HostValues> {
+/// The hosts of the nodes that `is_wanted`: a node's name stands for its primary address,
+/// `NAME-KEY` for each further one.
+pub fn hosts(cluster: &Cluster, is_wanted: impl Fn(&Node) -> bool) -> Vec<HostValues> {
     let mut lines: Vec<(Ipv4Addr, String)> = Vec::new();
-    for node in &cluster.nodes {
+    for node in cluster.nodes.iter().filter(|node| is_wanted(node)) {
         let kind = cluster.kind_of(node);
         let primary = kind.primary_nic();
         for (index, (nic, node_nic)) in kind.hw.nics.iter().zip(&node.nics).enumerate() {

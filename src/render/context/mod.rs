@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use derive::{
-    DaosFiles, KERNEL_ARGS_FILE, TMPFILES, certificate_lines, connection_uuid, open_ports,
+    DaosFiles, KERNEL_ARGS_FILE, TMPFILES, certificate_lines, connection_uuid, hosts, open_ports,
 };
 pub use sample::sample;
 
