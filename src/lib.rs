@@ -18,6 +18,7 @@
 pub mod diag;
 pub mod net;
 pub mod range;
+pub mod tree;
 pub mod units;
 
 // Model (pure): what the user wants.
@@ -32,7 +33,6 @@ pub mod plan;
 
 // Content (pure): what is in an image.
 pub mod render;
-pub mod tree;
 
 // Formats (pure): bytes; they know nothing of nodes.
 pub mod format;

@@ -14,6 +14,7 @@ use walkdir::WalkDir;
 use crate::builtin;
 use crate::cluster::doc::{self, ClusterDoc, Document};
 use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, Span, codes};
+use crate::overlay::{LibraryFile, LibraryFiles, shadow};
 use crate::profile;
 
 /// Everything that was read, before anything is resolved.
@@ -30,15 +31,7 @@ pub struct Source {
 #[derive(Debug, Default)]
 pub struct Library {
     /// By path, such as `overlays/daos-server/overlay.toml`.
-    pub files: BTreeMap<String, LibraryFile>,
-}
-
-/// One file of profiles/ or overlays/.
-#[derive(Clone, Debug)]
-pub struct LibraryFile {
-    /// As messages name it: `<builtin>/…`, or the site's own path.
-    pub shown: PathBuf,
-    pub bytes: Cow<'static, [u8]>,
+    pub files: LibraryFiles,
 }
 
 /// Reads the cluster file at `path` and all it names; `site` shadows the built-in library.
@@ -184,24 +177,25 @@ fn library(site: Option<&Path>) -> Result<Library> {
         let shown = Path::new("<builtin>").join(&path);
         (path, LibraryFile { shown, bytes: Cow::Borrowed(bytes) })
     });
-    let mut library = Library { files: built_in.collect() };
-    let Some(site) = site else { return Ok(library) };
+    let built_in = built_in.collect();
+    let Some(site) = site else { return Ok(Library { files: built_in }) };
+    let mut files = LibraryFiles::new();
     let mut is_empty = true;
     for part in ["profiles", "overlays"] {
         let folder = site.join(part);
         if folder.is_dir() {
             is_empty = false;
-            add_folder(&mut library, site, &folder)?;
+            add_folder(&mut files, site, &folder)?;
         }
     }
     if is_empty {
         bail!("the site folder {} has neither profiles/ nor overlays/", site.display());
     }
-    Ok(library)
+    Ok(Library { files: shadow(built_in, files) })
 }
 
 /// Adds the regular files below `folder` by their path from `site`.
-fn add_folder(library: &mut Library, site: &Path, folder: &Path) -> Result<()> {
+fn add_folder(files: &mut LibraryFiles, site: &Path, folder: &Path) -> Result<()> {
     for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
         let entry =
             entry.with_context(|| format!("reading the site folder {}", folder.display()))?;
@@ -214,7 +208,7 @@ fn add_folder(library: &mut Library, site: &Path, folder: &Path) -> Result<()> {
         let bytes = fs::read(entry.path())
             .with_context(|| format!("reading {}", entry.path().display()))?;
         let file = LibraryFile { shown: entry.path().to_owned(), bytes: Cow::Owned(bytes) };
-        library.files.insert(path.to_owned(), file);
+        files.insert(path.to_owned(), file);
     }
     Ok(())
 }

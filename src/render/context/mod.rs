@@ -23,6 +23,21 @@ pub use derive::{
 };
 pub use sample::sample;
 
+use crate::render::overlay::Scope;
+
+/// Below these paths stand names of the site's choice.
+pub const OPEN_ROOTS: &[&str] = &["cluster.vars", "net", "roles", "vars"];
+
+/// Whose values lie under a root; `None` for what is no root.
+pub fn root_scope(root: &str) -> Option<Scope> {
+    match root {
+        "boot" | "cluster" | "daos" | "hosts" | "net" | "repos" | "roles" => Some(Scope::Cluster),
+        "engines" | "hw" | "kind" | "os" | "vars" => Some(Scope::Kind),
+        "node" => Some(Scope::Node),
+        _ => None,
+    }
+}
+
 /// The roots that all nodes of the cluster share.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClusterContext {
