@@ -326,7 +326,7 @@ const CONTROL_METADATA: &[Key] = &[
     defaulted(
         "size",
         Shape::Size,
-        "10GiB",
+        "8GiB",
         "\"20GiB\"",
         "The size of that filesystem; file bdevs are added to it.",
     ),
@@ -497,7 +497,7 @@ const DISK_RULE: &[Key] = &[
     optional("wwn", Shape::Text, "\"0x5000c500a1b2c3d4\"", "The disk's World Wide Name."),
     optional(
         "bus",
-        Shape::OneOf(&["virtio", "sata", "sas", "nvme", "scsi", "ide"]),
+        Shape::OneOf(&["virtio", "sata", "sas", "nvme", "scsi", "usb", "mmc"]),
         "\"sata\"",
         "How the disk is attached.",
     ),

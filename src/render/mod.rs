@@ -1,5 +1,8 @@
 //! From a cluster to the files of its nodes.
 
 pub mod context;
+pub mod install;
+pub mod kickstart;
 pub mod overlay;
+pub mod prepared;
 pub mod template;

@@ -131,7 +131,7 @@ fn control_metadata(reader: &mut Reader, table: &MergedTable<'_>) -> ControlMeta
     let size = inner.and_then(|inner| reader.parsed(inner, "size", codes::BAD_VALUE));
     ControlMetadata {
         path: reader.or(path, inner.unwrap_or(table), "/var/lib/daos".to_owned()),
-        size: reader.or(size, inner.unwrap_or(table), ByteSize::from_gib(10)),
+        size: reader.or(size, inner.unwrap_or(table), ByteSize::from_gib(8)),
     }
 }
 

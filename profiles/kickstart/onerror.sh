@@ -1,0 +1,15 @@
+# shellcheck shell=bash
+# The installer itself failed: leave its reason where a person sees it.
+
+begin_step installer "The disk may be partitioned; this node must not be used."
+
+show_installer_error() {
+    local log shown=
+    for log in anaconda packaging storage program; do
+        if [[ -s $NF_SYSROOT/tmp/$log.log ]]; then
+            shown+="--- $log.log"$'\n'$(grep -iE 'error|critical|traceback|fail' "$NF_SYSROOT/tmp/$log.log" | tail -n 5 | cut -c 1-200)$'\n'
+        fi
+    done
+    refuse "The installer stopped with an error.
+$shown" "All logs are in /tmp of the installer."
+}

@@ -1,0 +1,259 @@
+//! The boot tree `pxe/`: what PXELINUX, GRUB and iPXE ask for, by MAC address, and a
+//! dnsmasq.conf that sends each firmware to its boot program.
+//!
+//! File names: `pxelinux.cfg/01-<mac>` (PXELINUX, "Configuration filename"),
+//! `grub/grub.cfg-01-<mac>` (GRUB's net_default_mac), `ipxe/<mac>.ipxe` (ours, from
+//! boot.ipxe by `${netX/mac:hexhyp}`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::cluster::{Cluster, DiskBoot, Kind, Node, OverlayVia, SecretsVia};
+use crate::net::MacAddr;
+use crate::render::template::{TemplateError, Templates};
+
+/// The templates of the boot tree, by their path in the library below `profiles/`.
+pub const TEMPLATES: &[&str] = &[
+    "boot/boot.ipxe.hbs",
+    "boot/dnsmasq.conf.hbs",
+    "boot/grub.cfg.hbs",
+    "boot/grub.default.hbs",
+    "boot/node.ipxe.hbs",
+    "boot/pxelinux.cfg.hbs",
+    "boot/pxelinux.default.hbs",
+];
+
+/// What a boot menu needs to know of a node.
+#[derive(Serialize)]
+struct NodeMenu<'a> {
+    node: &'a str,
+    cluster: &'a str,
+    url: &'a str,
+    /// The folder of the installer's kernel and initrd, from the top of the boot tree.
+    images: String,
+    /// The installer's kernel arguments.
+    arguments: &'a str,
+    /// Where the boot loader finds install.cpio.gz, if the node boots with it.
+    install_archive: Option<String>,
+    /// PXELINUX's SERIAL directive: port and baud rate.
+    serial_port: Option<String>,
+    /// GRUB's serial command.
+    serial_unit: Option<String>,
+    /// PXELINUX's LOCALBOOT type.
+    localboot: &'static str,
+    /// The lines that boot from disk, in the language of the boot loader.
+    disk: &'static str,
+}
+
+/// The boot files of one node by path below `pxe/`; none without a MAC address.
+///
+/// # Errors
+///
+/// Fails when a site's template is wrong.
+pub fn node_files(
+    templates: &Templates,
+    cluster: &Cluster,
+    node: &Node,
+    stage2: Stage2,
+) -> Result<BTreeMap<String, String>, TemplateError> {
+    let kind = cluster.kind_of(node);
+    let Some(mac) = boot_mac(kind, node) else { return Ok(BTreeMap::new()) };
+    let arguments = installer_arguments(cluster, kind, node, mac, stage2);
+    let url = cluster.boot.url.as_str();
+    let is_handed_over = cluster.boot.overlay.value == OverlayVia::Media;
+    let archive = |top: String| is_handed_over.then(|| format!("{top}/nodes/{}/install.cpio.gz", node.name));
+    let serial = kind.hw.console.as_deref().and_then(serial);
+    let menu = |install_archive, disk| NodeMenu {
+        node: node.name.as_str(),
+        cluster: &cluster.name,
+        url,
+        images: images(kind),
+        arguments: &arguments,
+        install_archive,
+        serial_port: serial.map(|(unit, speed)| format!("{unit} {speed}")),
+        serial_unit: serial.map(|(unit, speed)| format!("--unit={unit} --speed={speed}")),
+        localboot: localboot(kind.hw.disk_boot),
+        disk,
+    };
+    let disk_boot = kind.hw.disk_boot;
+    let pxelinux = templates.render("boot/pxelinux.cfg.hbs", &menu(archive(url.into()), ""))?;
+    let grub = templates.render("boot/grub.cfg.hbs", &menu(archive(grub_device(url)), grub_disk(disk_boot)))?;
+    let ipxe = templates.render("boot/node.ipxe.hbs", &menu(archive(url.into()), ipxe_disk(disk_boot)))?;
+    Ok(BTreeMap::from([
+        (format!("pxelinux.cfg/{}", mac.pxe_config_name()), pxelinux),
+        (format!("grub/grub.cfg-{}", mac.pxe_config_name()), grub),
+        (format!("ipxe/{}.ipxe", mac.hyphenated()), ipxe),
+    ]))
+}
+
+/// The MAC address the node's firmware boots from.
+pub fn boot_mac(kind: &Kind, node: &Node) -> Option<MacAddr> {
+    node.nics.get(kind.boot_nic()?)?.mac
+}
+
+/// The folder of the installer's images for a kind, from the top of the boot tree.
+pub fn images(kind: &Kind) -> String {
+    format!("images/{}", kind.os.release.value)
+}
+
+/// Where the installer's second stage comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage2 {
+    /// From the tree that the kickstart's `url` names.
+    Mirror,
+    /// From the boot server, which has install.img.
+    BootServer,
+}
+
+/// dracut.cmdline(7) and anaconda's boot-options: the network comes up on the NIC that
+/// booted, by the DHCP server that let it boot, and the kickstart takes over from there.
+fn installer_arguments(cluster: &Cluster, kind: &Kind, node: &Node, mac: MacAddr, stage2: Stage2) -> String {
+    let url = cluster.boot.url.as_str();
+    let mut words = vec!["ip=dhcp".to_owned(), format!("BOOTIF={}", mac.pxe_config_name())];
+    words.push(match (cluster.boot.overlay.value, cluster.boot.secrets.value) {
+        (OverlayVia::Media, _) => "inst.ks=file:/ks.cfg".to_owned(),
+        (_, SecretsVia::Embedded) => format!("inst.ks={url}/secret/{}.ks", node.name),
+        _ => format!("inst.ks={url}/nodes/{}/kickstart.ks", node.name),
+    });
+    words.push("inst.ks.sendmac".to_owned());
+    if stage2 == Stage2::BootServer {
+        words.push(format!("inst.stage2={url}/pxe/{}", images(kind)));
+    }
+    words.push("inst.text".to_owned());
+    words.extend(kind.hw.console.as_ref().map(|console| format!("console=tty0 console={console}")));
+    words.join(" ")
+}
+
+/// Unit and baud rate of `ttyS0,115200n8`; `None` for a console that is no serial port.
+fn serial(console: &str) -> Option<(u8, u32)> {
+    let (device, options) = console.split_once(',').unwrap_or((console, "9600"));
+    let unit = device.strip_prefix("ttyS")?.parse().ok()?;
+    let digits = options.bytes().take_while(u8::is_ascii_digit).count();
+    Some((unit, options[..digits].parse().ok()?))
+}
+
+/// GRUB's name of the boot server: `(http,192.168.3.1:8080)`, with the path of the URL.
+fn grub_device(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    format!("({scheme},{host}){path}")
+}
+
+fn localboot(disk_boot: DiskBoot) -> &'static str {
+    match disk_boot {
+        DiskBoot::Sanboot => "0x80",
+        DiskBoot::Exit | DiskBoot::ExitFail | DiskBoot::Chain => "-1",
+    }
+}
+
+/// The handover differs by vendor: after `exit` some UEFI firmware goes on with its boot
+/// order, other boxes need an error (`exit 1`) or the disk's own loader.
+fn grub_disk(disk_boot: DiskBoot) -> &'static str {
+    match disk_boot {
+        DiskBoot::Exit | DiskBoot::ExitFail | DiskBoot::Sanboot => "  exit",
+        DiskBoot::Chain => {
+            "  search --no-floppy --file --set=root /EFI/almalinux/shimx64.efi\n  chainloader /EFI/almalinux/shimx64.efi"
+        }
+    }
+}
+
+fn ipxe_disk(disk_boot: DiskBoot) -> &'static str {
+    match disk_boot {
+        DiskBoot::Exit => "exit",
+        DiskBoot::ExitFail => "exit 1",
+        DiskBoot::Sanboot => "sanboot --no-describe --drive 0x80",
+        DiskBoot::Chain => "sanboot --no-describe --drive 0x80 --filename \\EFI\\almalinux\\shimx64.efi",
+    }
+}
+
+/// What the shared files of the boot tree say.
+#[derive(Serialize)]
+struct Shared<'a> {
+    cluster: &'a str,
+    domain: &'a str,
+    ntp: String,
+    url: &'a str,
+    disk: &'static str,
+    /// The boot program of UEFI machines.
+    efi_program: &'static str,
+    ranges: Vec<Range>,
+    hosts: Vec<Host<'a>>,
+}
+
+/// One subnet that nodes boot from.
+#[derive(Serialize)]
+struct Range {
+    name: String,
+    network: String,
+    netmask: String,
+    gateway: String,
+    dns: String,
+}
+
+#[derive(Serialize)]
+struct Host<'a> {
+    mac: String,
+    address: String,
+    name: &'a str,
+}
+
+/// The files that all nodes share, by path below `pxe/`: the way in, the answer to unknown
+/// machines, and dnsmasq.conf.
+///
+/// # Errors
+///
+/// Fails when a site's template is wrong.
+pub fn shared_files(
+    templates: &Templates,
+    cluster: &Cluster,
+) -> Result<BTreeMap<String, String>, TemplateError> {
+    let ntp = cluster.ntp.iter().filter(|server| server.parse::<std::net::Ipv4Addr>().is_ok());
+    let shared = Shared {
+        cluster: &cluster.name,
+        domain: &cluster.domain,
+        ntp: ntp.cloned().collect::<Vec<_>>().join(","),
+        url: &cluster.boot.url,
+        disk: grub_disk(DiskBoot::Exit),
+        efi_program: "shimx64.efi",
+        ranges: ranges(cluster),
+        hosts: hosts(cluster),
+    };
+    [
+        ("boot.ipxe", "boot/boot.ipxe.hbs"),
+        ("dnsmasq.conf", "boot/dnsmasq.conf.hbs"),
+        ("grub/grub.cfg", "boot/grub.default.hbs"),
+        ("pxelinux.cfg/default", "boot/pxelinux.default.hbs"),
+    ]
+    .into_iter()
+    .map(|(path, template)| Ok((path.to_owned(), templates.render(template, &shared)?)))
+    .collect()
+}
+
+fn hosts(cluster: &Cluster) -> Vec<Host<'_>> {
+    let host = |node| {
+        let mac = boot_mac(cluster.kind_of(node), node)?;
+        let address = cluster.primary_address(node)?;
+        Some(Host { mac: mac.to_string(), address: address.to_string(), name: node.name.as_str() })
+    };
+    cluster.nodes.iter().filter_map(host).collect()
+}
+
+/// The subnets of the addresses that nodes boot with.
+fn ranges(cluster: &Cluster) -> Vec<Range> {
+    let nets: BTreeSet<&str> = cluster
+        .kinds
+        .iter()
+        .filter_map(|kind| Some(kind.hw.nics[kind.primary_nic()?].net.as_ref()?.value.as_str()))
+        .collect();
+    nets.into_iter()
+        .filter_map(|name| cluster.nets.get(name))
+        .map(|net| Range {
+            name: net.name.clone(),
+            network: net.subnet.network().to_string(),
+            netmask: net.subnet.netmask().to_string(),
+            gateway: net.gateway.as_ref().map_or_else(String::new, |gateway| gateway.value.to_string()),
+            dns: net.dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        })
+        .collect()
+}

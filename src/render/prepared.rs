@@ -1,0 +1,277 @@
+//! A cluster made ready to render: templates read, contexts filled, what nodes share worked
+//! out once.
+//!
+//! Three scopes, by what a file mentions: the cluster's files go to the shared layers, a
+//! kind's files are rendered once for all its nodes, and only the rest is rendered node by
+//! node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::cluster::{Cluster, Kind, Node, Sited, VarValue};
+use crate::daos::{self, ServerYaml};
+use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, codes};
+use crate::overlay::{self, LibraryFiles};
+use crate::render::context::{ClusterContext, DaosFiles, KindContext, NodeContext};
+use crate::render::install::{KindKickstart, NodeFiles};
+use crate::render::kickstart;
+use crate::render::overlay::{OverlayUse, Renderer, Scope};
+use crate::render::template::{TemplateError, Templates, Values};
+use crate::toml_doc::did_you_mean;
+use crate::tree::FileTree;
+
+/// The layer of a node's own blocks in the cluster file, beside `common` and the roles.
+const OWN: &str = "node";
+
+/// Everything that rendering needs, for all nodes.
+pub struct Prepared<'a> {
+    cluster: &'a Cluster,
+    overlays: Renderer,
+    /// Kickstart and boot menus.
+    templates: Templates,
+    /// Where the text of each of those templates is.
+    sources: BTreeMap<String, SourceId>,
+    values: Values,
+    kinds: Vec<PreparedKind<'a>>,
+}
+
+/// What nodes of a kind share.
+struct PreparedKind<'a> {
+    uses: Vec<OverlayUse<'a>>,
+    own_uses: Vec<OverlayUse<'a>>,
+    values: Values,
+    server_yaml: Option<ServerYaml>,
+    agent_yaml: Option<String>,
+    kickstart: KindKickstart,
+    /// The kind's files, and the cluster's files of overlays that only these nodes have.
+    tree: FileTree,
+}
+
+/// Reads every template that `cluster` uses and reports what is wrong with any of them.
+///
+/// `further` are templates beside the overlays and the kickstart, by their path below
+/// `profiles/`. Returns `None` if something is wrong.
+pub fn prepare<'a>(
+    cluster: &'a Cluster,
+    library: &LibraryFiles,
+    further: &[&str],
+    sources: &mut SourceMap,
+    problems: &mut Problems,
+) -> Option<Prepared<'a>> {
+    let n_before = problems.len();
+    let overlays = overlay::read(library, sources, problems);
+    let overlays = Renderer::new(overlays, sources, problems);
+    let mut templates = Templates::new();
+    let mut template_sources = BTreeMap::new();
+    for name in kickstart::FILES.iter().chain(further) {
+        let id = add_template(&mut templates, library, name, sources, problems)?;
+        template_sources.insert((*name).to_owned(), id);
+    }
+    if problems.has_errors_since(n_before) {
+        return None;
+    }
+    let values = Values::of(&ClusterContext::of(cluster, daos::control_yaml(cluster)));
+    let mut prepared = Prepared {
+        cluster,
+        overlays,
+        templates,
+        sources: template_sources,
+        values,
+        kinds: Vec::new(),
+    };
+    for kind in &cluster.kinds {
+        let kind = prepared.prepare_kind(kind, problems);
+        prepared.kinds.push(kind);
+    }
+    prepared.report_unused_vars(problems);
+    (!problems.has_errors_since(n_before)).then_some(prepared)
+}
+
+/// Adds the library's `profiles/<name>` under `name`; it is there, as the binary brings it.
+fn add_template(
+    templates: &mut Templates,
+    library: &LibraryFiles,
+    name: &str,
+    sources: &mut SourceMap,
+    problems: &mut Problems,
+) -> Option<SourceId> {
+    let file = library.get(&format!("profiles/{name}"))?;
+    let text = match std::str::from_utf8(&file.bytes) {
+        Ok(text) => text,
+        Err(_) => {
+            let message = format!("{} is not UTF-8 text", file.shown.display());
+            problems.push(Diagnostic::error(codes::TEMPLATE_SYNTAX, message));
+            return None;
+        }
+    };
+    let id = sources.add(file.shown.clone(), text.to_owned());
+    if let Err(fault) = templates.add(name, text) {
+        problems.push(fault.diagnostic(id));
+    }
+    Some(id)
+}
+
+impl<'a> Prepared<'a> {
+    fn prepare_kind(&self, kind: &'a Kind, problems: &mut Problems) -> PreparedKind<'a> {
+        let shared = std::iter::once("common").chain(kind.roles.iter().map(|role| role.value.as_str()));
+        let uses: Vec<OverlayUse<'a>> = shared.flat_map(|role| self.uses_of_layer(role)).collect();
+        let own = kind.own_overlays.iter();
+        let own_uses: Vec<OverlayUse<'a>> =
+            own.map(|overlay| OverlayUse { overlay: &overlay.value, role: OWN }).collect();
+        let all: Vec<OverlayUse<'a>> = uses.iter().chain(&own_uses).copied().collect();
+        let mut values = self.values.clone();
+        values.set(&KindContext::of(self.cluster, kind, self.overlays.owner_lines(&all)));
+        let mut prepared = PreparedKind {
+            server_yaml: kind.is_server().then(|| ServerYaml::of_kind(self.cluster, kind)),
+            agent_yaml: kind.is_client().then(|| daos::agent_yaml(self.cluster, kind)),
+            kickstart: KindKickstart::of(self.cluster, kind),
+            tree: FileTree::default(),
+            uses: all,
+            own_uses,
+            values,
+        };
+        match self.kind_tree(&mut prepared) {
+            Ok(tree) => prepared.tree = tree,
+            Err(faults) => problems.extend(faults),
+        }
+        if let Some(node) = self.cluster.nodes.iter().find(|node| std::ptr::eq(self.cluster.kind_of(node), kind)) {
+            self.try_node(node, &mut prepared, problems);
+        }
+        prepared
+    }
+
+    fn kind_tree(&self, kind: &mut PreparedKind<'_>) -> Result<FileTree, Vec<Diagnostic>> {
+        let mut tree = self.overlays.render(&kind.own_uses, Scope::Cluster, &mut kind.values)?;
+        let own = self.overlays.render(&kind.uses, Scope::Kind, &mut kind.values)?;
+        tree.overlay(&own).map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;
+        Ok(tree)
+    }
+
+    /// Renders one node of a kind: what fails for it fails for all.
+    fn try_node(&self, node: &Node, kind: &mut PreparedKind<'a>, problems: &mut Problems) {
+        let mut values = kind.values.clone();
+        if let Err(faults) = self.node_tree(node, kind, &mut values) {
+            problems.extend(faults);
+            return;
+        }
+        problems.extend(self.overlays.clashes(&kind.uses, &values));
+        let context = kind.kickstart.of_node(self.cluster, node, NodeFiles::default());
+        if let Err(fault) = kickstart::render(&self.templates, &context) {
+            problems.push(self.diagnostic(&fault));
+        }
+    }
+
+    fn uses_of_layer(&self, layer: &str) -> Vec<OverlayUse<'a>> {
+        let Some((role, overlays)) = self.cluster.layers.get_key_value(layer) else { return Vec::new() };
+        overlays.iter().map(|overlay| OverlayUse { overlay: &overlay.value, role }).collect()
+    }
+
+    /// The template's problem at its place in the library.
+    pub fn diagnostic(&self, fault: &TemplateError) -> Diagnostic {
+        match self.sources.get(&fault.template) {
+            Some(id) => fault.diagnostic(*id),
+            None => Diagnostic::error(codes::TEMPLATE_VALUE, fault.to_string()),
+        }
+    }
+
+    /// A free value that no template reads is a slip in its name, or in a template's.
+    fn report_unused_vars(&self, problems: &mut Problems) {
+        let named = self.kinds.iter().flat_map(|kind| &kind.uses).map(|used| used.overlay);
+        let overlays: BTreeSet<&str> = named.collect();
+        let read: BTreeSet<String> = overlays.iter().flat_map(|overlay| self.overlays.vars(overlay)).collect();
+        let of_kinds = self.cluster.kinds.iter().flat_map(|kind| &kind.vars);
+        let given: Vec<(&String, &Sited<VarValue>)> = self.cluster.vars.iter().chain(of_kinds).collect();
+        for (name, value) in given {
+            if read.contains(name) {
+                continue;
+            }
+            let message = format!("no template uses `vars.{name}`");
+            let diagnostic = Diagnostic::error(codes::UNUSED_VARIABLE, message).at(value.span);
+            problems.push(match did_you_mean(name, read.iter().map(String::as_str)) {
+                Some(similar) => diagnostic.help(format!("did you mean `{similar}`?")),
+                None => diagnostic.help("take it out, or use it in an overlay of the site"),
+            });
+        }
+    }
+
+    /// The shared layers by name: `common`, then the roles.
+    ///
+    /// # Errors
+    ///
+    /// Every template that fails.
+    pub fn layers(&self) -> Result<BTreeMap<String, FileTree>, Vec<Diagnostic>> {
+        let mut values = self.values.clone();
+        let names = self.cluster.layers.keys();
+        names
+            .map(|name| {
+                let uses = self.uses_of_layer(name);
+                Ok((name.clone(), self.overlays.render(&uses, Scope::Cluster, &mut values)?))
+            })
+            .collect()
+    }
+
+    /// What renders the nodes of one kind, one after another.
+    pub fn nodes_of_kind(&self, kind: usize) -> NodeRenderer<'_, 'a> {
+        NodeRenderer { prepared: self, kind: &self.kinds[kind], values: self.kinds[kind].values.clone() }
+    }
+
+    fn node_tree(
+        &self,
+        node: &Node,
+        kind: &PreparedKind<'_>,
+        values: &mut Values,
+    ) -> Result<FileTree, Vec<Diagnostic>> {
+        let files = DaosFiles {
+            server_yaml: kind.server_yaml.as_ref().map(|yaml| yaml.for_node(node)),
+            agent_yaml: kind.agent_yaml.clone(),
+        };
+        values.set(&NodeContext::of(self.cluster, node, files));
+        let own = self.overlays.render(&kind.uses, Scope::Node, values)?;
+        let mut tree = kind.tree.clone();
+        tree.overlay(&own).map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;
+        Ok(tree)
+    }
+
+    /// Renders one of the further templates.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the template names what `context` lacks.
+    pub fn render<T: Serialize>(&self, name: &str, context: &T) -> Result<String, TemplateError> {
+        self.templates.render(name, context)
+    }
+
+    pub fn templates(&self) -> &Templates {
+        &self.templates
+    }
+}
+
+/// Renders nodes of one kind; not shared between threads.
+pub struct NodeRenderer<'p, 'a> {
+    prepared: &'p Prepared<'a>,
+    kind: &'p PreparedKind<'a>,
+    values: Values,
+}
+
+impl NodeRenderer<'_, '_> {
+    /// The node's own layer: what is neither in `common` nor in its roles' layers.
+    ///
+    /// # Errors
+    ///
+    /// Every template that fails.
+    pub fn own_tree(&mut self, node: &Node) -> Result<FileTree, Vec<Diagnostic>> {
+        self.prepared.node_tree(node, self.kind, &mut self.values)
+    }
+
+    /// The node's kickstart.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a site's template names what is not there.
+    pub fn kickstart(&self, node: &Node, files: NodeFiles) -> Result<String, Diagnostic> {
+        let context = self.kind.kickstart.of_node(self.prepared.cluster, node, files);
+        kickstart::render(&self.prepared.templates, &context)
+            .map_err(|fault| self.prepared.diagnostic(&fault))
+    }
+}
