@@ -9,7 +9,9 @@ mod merge;
 pub mod model;
 mod resolve;
 pub mod schema;
+mod secret_ref;
 mod text;
 
 pub use model::*;
 pub use resolve::{Rule, Said, Why, WhyError, why};
+pub use secret_ref::{SecretRef, SecretRefError};

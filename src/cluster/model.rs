@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::path::PathBuf;
 
+use crate::cluster::secret_ref::SecretRef;
 use crate::diag::Span;
 use crate::net::{InfinibandGuid, Ipv4Net, MacAddr, PciAddress};
 use crate::range::NodeName;
@@ -406,15 +407,6 @@ pub struct Bmc {
 pub struct Vm {
     pub disk: ByteSize,
     pub has_iommu: bool,
-}
-
-/// Where a secret is kept; the secret itself never stands in a cluster file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretRef {
-    File(PathBuf),
-    Env(String),
-    /// A program and its arguments; no shell reads them.
-    Cmd(Vec<String>),
 }
 
 /// `[os]`, and what roles and nodes say of the same keys.

@@ -62,7 +62,8 @@ pub fn node_files(
     let arguments = installer_arguments(cluster, kind, node, mac, stage2);
     let url = cluster.boot.url.as_str();
     let is_handed_over = cluster.boot.overlay.value == OverlayVia::Media;
-    let archive = |top: String| is_handed_over.then(|| format!("{top}/nodes/{}/install.cpio.gz", node.name));
+    let archive =
+        |top: String| is_handed_over.then(|| format!("{top}/nodes/{}/install.cpio.gz", node.name));
     let serial = kind.hw.console.as_deref().and_then(serial);
     let menu = |install_archive, disk| NodeMenu {
         node: node.name.as_str(),
@@ -78,8 +79,10 @@ pub fn node_files(
     };
     let disk_boot = kind.hw.disk_boot;
     let pxelinux = templates.render("boot/pxelinux.cfg.hbs", &menu(archive(url.into()), ""))?;
-    let grub = templates.render("boot/grub.cfg.hbs", &menu(archive(grub_device(url)), grub_disk(disk_boot)))?;
-    let ipxe = templates.render("boot/node.ipxe.hbs", &menu(archive(url.into()), ipxe_disk(disk_boot)))?;
+    let grub = templates
+        .render("boot/grub.cfg.hbs", &menu(archive(grub_device(url)), grub_disk(disk_boot)))?;
+    let ipxe =
+        templates.render("boot/node.ipxe.hbs", &menu(archive(url.into()), ipxe_disk(disk_boot)))?;
     Ok(BTreeMap::from([
         (format!("pxelinux.cfg/{}", mac.pxe_config_name()), pxelinux),
         (format!("grub/grub.cfg-{}", mac.pxe_config_name()), grub),
@@ -108,7 +111,13 @@ pub enum Stage2 {
 
 /// dracut.cmdline(7) and anaconda's boot-options: the network comes up on the NIC that
 /// booted, by the DHCP server that let it boot, and the kickstart takes over from there.
-fn installer_arguments(cluster: &Cluster, kind: &Kind, node: &Node, mac: MacAddr, stage2: Stage2) -> String {
+fn installer_arguments(
+    cluster: &Cluster,
+    kind: &Kind,
+    node: &Node,
+    mac: MacAddr,
+    stage2: Stage2,
+) -> String {
     let url = cluster.boot.url.as_str();
     let mut words = vec!["ip=dhcp".to_owned(), format!("BOOTIF={}", mac.pxe_config_name())];
     words.push(match (cluster.boot.overlay.value, cluster.boot.secrets.value) {
@@ -136,7 +145,9 @@ fn serial(console: &str) -> Option<(u8, u32)> {
 /// GRUB's name of the boot server: `(http,192.168.3.1:8080)`, with the path of the URL.
 fn grub_device(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    let (host, path) = rest
+        .split_once('/')
+        .map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
     format!("({scheme},{host}){path}")
 }
 
@@ -163,7 +174,9 @@ fn ipxe_disk(disk_boot: DiskBoot) -> &'static str {
         DiskBoot::Exit => "exit",
         DiskBoot::ExitFail => "exit 1",
         DiskBoot::Sanboot => "sanboot --no-describe --drive 0x80",
-        DiskBoot::Chain => "sanboot --no-describe --drive 0x80 --filename \\EFI\\almalinux\\shimx64.efi",
+        DiskBoot::Chain => {
+            "sanboot --no-describe --drive 0x80 --filename \\EFI\\almalinux\\shimx64.efi"
+        }
     }
 }
 
@@ -252,7 +265,10 @@ fn ranges(cluster: &Cluster) -> Vec<Range> {
             name: net.name.clone(),
             network: net.subnet.network().to_string(),
             netmask: net.subnet.netmask().to_string(),
-            gateway: net.gateway.as_ref().map_or_else(String::new, |gateway| gateway.value.to_string()),
+            gateway: net
+                .gateway
+                .as_ref()
+                .map_or_else(String::new, |gateway| gateway.value.to_string()),
             dns: net.dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         })
         .collect()

@@ -7,7 +7,9 @@ use crate::cluster::{
     Selinux, Tree,
 };
 use crate::render::context;
-use crate::render::kickstart::{self, Bus, EmbeddedFile, KeptFilesystem, KickstartContext, Network};
+use crate::render::kickstart::{
+    self, Bus, EmbeddedFile, KeptFilesystem, KickstartContext, Network,
+};
 use crate::units::ByteSize;
 
 /// What of a kickstart is the same for all nodes of a kind.
@@ -120,7 +122,11 @@ pub fn has_secrets(cluster: &Cluster, kind: &Kind) -> bool {
 
 /// What the installed kernel is booted with, the console included.
 pub fn kernel_args(kind: &Kind) -> Vec<String> {
-    let consoles = kind.hw.console.iter().flat_map(|console| ["console=tty0".to_owned(), format!("console={console}")]);
+    let consoles = kind
+        .hw
+        .console
+        .iter()
+        .flat_map(|console| ["console=tty0".to_owned(), format!("console={console}")]);
     kind.os.kernel_args.iter().cloned().chain(consoles).collect()
 }
 
@@ -173,7 +179,8 @@ fn network(cluster: &Cluster, kind: &Kind) -> Network {
         ip: String::new(),
         netmask: net.map_or_else(String::new, |net| net.subnet.netmask().to_string()),
         gateway: net.and_then(|net| net.gateway.as_ref()).map(|gateway| gateway.value.to_string()),
-        nameservers: net.map_or_else(Vec::new, |net| net.dns.iter().map(ToString::to_string).collect()),
+        nameservers: net
+            .map_or_else(Vec::new, |net| net.dns.iter().map(ToString::to_string).collect()),
         mtu: primary.and_then(|nic| nic.mtu),
         hostname: String::new(),
     }
@@ -183,7 +190,10 @@ fn firewall(cluster: &Cluster, kind: &Kind) -> kickstart::Firewall {
     match kind.os.firewall {
         Firewall::Disabled => kickstart::Firewall::Disabled,
         Firewall::Enabled => kickstart::Firewall::Enabled {
-            ports: context::open_ports(cluster, kind).iter().map(|port| port.replace('/', ":")).collect(),
+            ports: context::open_ports(cluster, kind)
+                .iter()
+                .map(|port| port.replace('/', ":"))
+                .collect(),
         },
     }
 }

@@ -50,10 +50,7 @@ pub const DAOSDATA: &str = "DAOSDATA";
 /// # Errors
 ///
 /// Fails when a (site's) template uses a value that is not in `context`.
-pub fn render(
-    templates: &Templates,
-    context: &KickstartContext,
-) -> Result<String, TemplateError> {
+pub fn render(templates: &Templates, context: &KickstartContext) -> Result<String, TemplateError> {
     templates.render(TEMPLATE, context)
 }
 

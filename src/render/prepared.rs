@@ -114,7 +114,8 @@ fn add_template(
 
 impl<'a> Prepared<'a> {
     fn prepare_kind(&self, kind: &'a Kind, problems: &mut Problems) -> PreparedKind<'a> {
-        let shared = std::iter::once("common").chain(kind.roles.iter().map(|role| role.value.as_str()));
+        let shared =
+            std::iter::once("common").chain(kind.roles.iter().map(|role| role.value.as_str()));
         let uses: Vec<OverlayUse<'a>> = shared.flat_map(|role| self.uses_of_layer(role)).collect();
         let own = kind.own_overlays.iter();
         let own_uses: Vec<OverlayUse<'a>> =
@@ -135,7 +136,9 @@ impl<'a> Prepared<'a> {
             Ok(tree) => prepared.tree = tree,
             Err(faults) => problems.extend(faults),
         }
-        if let Some(node) = self.cluster.nodes.iter().find(|node| std::ptr::eq(self.cluster.kind_of(node), kind)) {
+        if let Some(node) =
+            self.cluster.nodes.iter().find(|node| std::ptr::eq(self.cluster.kind_of(node), kind))
+        {
             self.try_node(node, &mut prepared, problems);
         }
         prepared
@@ -144,7 +147,8 @@ impl<'a> Prepared<'a> {
     fn kind_tree(&self, kind: &mut PreparedKind<'_>) -> Result<FileTree, Vec<Diagnostic>> {
         let mut tree = self.overlays.render(&kind.own_uses, Scope::Cluster, &mut kind.values)?;
         let own = self.overlays.render(&kind.uses, Scope::Kind, &mut kind.values)?;
-        tree.overlay(&own).map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;
+        tree.overlay(&own)
+            .map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;
         Ok(tree)
     }
 
@@ -163,7 +167,9 @@ impl<'a> Prepared<'a> {
     }
 
     fn uses_of_layer(&self, layer: &str) -> Vec<OverlayUse<'a>> {
-        let Some((role, overlays)) = self.cluster.layers.get_key_value(layer) else { return Vec::new() };
+        let Some((role, overlays)) = self.cluster.layers.get_key_value(layer) else {
+            return Vec::new();
+        };
         overlays.iter().map(|overlay| OverlayUse { overlay: &overlay.value, role }).collect()
     }
 
@@ -179,9 +185,11 @@ impl<'a> Prepared<'a> {
     fn report_unused_vars(&self, problems: &mut Problems) {
         let named = self.kinds.iter().flat_map(|kind| &kind.uses).map(|used| used.overlay);
         let overlays: BTreeSet<&str> = named.collect();
-        let read: BTreeSet<String> = overlays.iter().flat_map(|overlay| self.overlays.vars(overlay)).collect();
+        let read: BTreeSet<String> =
+            overlays.iter().flat_map(|overlay| self.overlays.vars(overlay)).collect();
         let of_kinds = self.cluster.kinds.iter().flat_map(|kind| &kind.vars);
-        let given: Vec<(&String, &Sited<VarValue>)> = self.cluster.vars.iter().chain(of_kinds).collect();
+        let given: Vec<(&String, &Sited<VarValue>)> =
+            self.cluster.vars.iter().chain(of_kinds).collect();
         for (name, value) in given {
             if read.contains(name) {
                 continue;
@@ -213,7 +221,11 @@ impl<'a> Prepared<'a> {
 
     /// What renders the nodes of one kind, one after another.
     pub fn nodes_of_kind(&self, kind: usize) -> NodeRenderer<'_, 'a> {
-        NodeRenderer { prepared: self, kind: &self.kinds[kind], values: self.kinds[kind].values.clone() }
+        NodeRenderer {
+            prepared: self,
+            kind: &self.kinds[kind],
+            values: self.kinds[kind].values.clone(),
+        }
     }
 
     fn node_tree(
@@ -229,7 +241,8 @@ impl<'a> Prepared<'a> {
         values.set(&NodeContext::of(self.cluster, node, files));
         let own = self.overlays.render(&kind.uses, Scope::Node, values)?;
         let mut tree = kind.tree.clone();
-        tree.overlay(&own).map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;
+        tree.overlay(&own)
+            .map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;
         Ok(tree)
     }
 

@@ -6,10 +6,11 @@ use crate::cluster::expr::AddressRule;
 use crate::cluster::merge::MergedTable;
 use crate::cluster::model::{
     Bmc, CpuVendor, DiskBoot, DiskRule, Firewall, Firmware, Hw, Kind, Link, Net, NetKind, Nic, Os,
-    SecretRef, Selinux, Sited, Tree, VarValue, Vm,
+    Selinux, Sited, Tree, VarValue, Vm,
 };
 use crate::cluster::resolve::engine;
 use crate::cluster::resolve::reader::Reader;
+use crate::cluster::secret_ref::SecretRef;
 use crate::cluster::text::TextKind;
 use crate::diag::{Diagnostic, Span, codes};
 use crate::net::{InfinibandGuid, MacAddr, interface_name_fault};
@@ -260,24 +261,19 @@ pub fn secret(
     let (kind, reference) = item.table()?.iter().next()?;
     let text = reference.text()?;
     let value = match kind.as_str() {
-        "file" => SecretRef::File((context.folder)(reference.span).join(text)),
-        "env" => SecretRef::Env(text.to_owned()),
-        _ => match shlex::split(text).filter(|words| !words.is_empty()) {
-            Some(words) => SecretRef::Cmd(words),
-            None => {
-                reader.error(
-                    Diagnostic::error(
-                        codes::BAD_VALUE,
-                        format!("`{key}`: the command has an open quote"),
-                    )
-                    .at(reference.span)
-                    .help("the words are split by the shell's rules for quotes; no shell runs it"),
-                );
-                return None;
-            }
-        },
+        "file" => Ok(SecretRef::File((context.folder)(reference.span).join(text))),
+        "env" => SecretRef::env(text),
+        _ => SecretRef::cmd(text),
     };
-    Some(Sited { value, span: item.span })
+    match value {
+        Ok(value) => Some(Sited { value, span: item.span }),
+        Err(fault) => {
+            reader.error(
+                Diagnostic::error(codes::BAD_VALUE, format!("`{key}`: {fault}")).at(reference.span),
+            );
+            None
+        }
+    }
 }
 
 fn os(reader: &mut Reader, table: &MergedTable<'_>, hw: &Hw, context: &KindContext<'_>) -> Os {
