@@ -1,14 +1,18 @@
-//! Secrets: reading them by reference.
+//! Secrets: reading them by reference, and root password hashes.
 //!
-//! Nothing here puts a secret into a public artefact: [`SecretText`] and [`SecretBytes`]
-//! have no `Display`, their `Debug` shows no content, and what they hold comes out only where
-//! code says `expose`. Start with [`read()`]. The clock is an input, in seconds since the Unix epoch.
+//! Nothing here puts a secret into a public artefact: [`SecretText`], [`SecretBytes`] and
+//! [`PasswordHash`] have no `Display`, their `Debug` shows no content, and what they hold
+//! comes out only where code says `expose`. Start with [`read()`]. The clock is an input, in seconds since the Unix epoch.
 
+mod password;
+mod random;
 mod read;
 mod text;
 
 use std::time::SystemTime;
 
+pub use password::{PasswordError, PasswordHash, PasswordHashError, hash_password};
+pub use random::random_password;
 pub use read::{ReadSecret, SecretError, SecretWarning, read, read_file_only};
 pub use text::{SecretBytes, SecretText};
 
