@@ -1,9 +1,10 @@
-//! Secrets: reading them by reference, and root password hashes.
+//! Secrets: reading them by reference, root password hashes, and DAOS's certificates.
 //!
 //! Nothing here puts a secret into a public artefact: [`SecretText`], [`SecretBytes`] and
 //! [`PasswordHash`] have no `Display`, their `Debug` shows no content, and what they hold
 //! comes out only where code says `expose`. Start with [`read()`]. The clock is an input, in seconds since the Unix epoch.
 
+pub mod certificates;
 mod password;
 mod random;
 mod read;
