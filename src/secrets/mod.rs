@@ -1,9 +1,12 @@
-//! Secrets: reading them by reference, root password hashes, and DAOS's certificates.
+//! Secrets: reading them by reference, root password hashes, DAOS's certificates, and the
+//! bundle of all that one node gets.
 //!
-//! Nothing here puts a secret into a public artefact: [`SecretText`], [`SecretBytes`] and
-//! [`PasswordHash`] have no `Display`, their `Debug` shows no content, and what they hold
-//! comes out only where code says `expose`. Start with [`read()`]. The clock is an input, in seconds since the Unix epoch.
+//! Nothing here puts a secret into a public artefact: [`SecretText`], [`SecretBytes`],
+//! [`PasswordHash`] and [`SecretTree`] have no `Display`, their `Debug` shows no content,
+//! and what they hold comes out only where code says `expose`. Start with [`read()`] and
+//! [`bundle()`]. The clock is an input, in seconds since the Unix epoch.
 
+mod bundle;
 pub mod certificates;
 mod password;
 mod random;
@@ -12,6 +15,7 @@ mod text;
 
 use std::time::SystemTime;
 
+pub use bundle::{BundleContents, ROOT_HASH_PATH, SecretTree, bundle};
 pub use password::{PasswordError, PasswordHash, PasswordHashError, hash_password};
 pub use random::random_password;
 pub use read::{ReadSecret, SecretError, SecretWarning, read, read_file_only};
