@@ -1,10 +1,12 @@
 //! One file a verb: turns arguments into domain options and calls the pipeline.
 
+pub mod certs;
 mod check;
 mod load;
 mod nodes;
 mod reference;
 mod report;
+pub mod secrets;
 mod why;
 
 use anyhow::Result;
