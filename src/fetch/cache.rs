@@ -11,8 +11,9 @@
 //! count as absent.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -188,7 +189,10 @@ impl Record {
         let mut text = serde_json::to_string_pretty(self).expect("a record is plain data");
         text.push('\n');
         let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".images.json").tempfile_in(folder)?;
+            let mut file = tempfile::Builder::new()
+                .prefix(".images.json")
+                .permissions(Permissions::from_mode(0o644))
+                .tempfile_in(folder)?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
             file.persist(&path)?;

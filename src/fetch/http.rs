@@ -107,7 +107,7 @@ impl<'a> Client<'a> {
             if is_absent(response.status()) {
                 return Ok(None);
             }
-            ensure_ok(&response)?;
+            ensure_ok(url, &response)?;
             let mut bytes = Vec::new();
             let body = response.into_body().into_with_config().limit(u64::MAX).reader();
             body.take(max_bytes + 1)
@@ -204,7 +204,7 @@ impl<'a> Client<'a> {
                 return Err(Failure::Final(anyhow!("{url} does not exist ({status})")));
             }
             _ => {
-                ensure_ok(&response)?;
+                ensure_ok(url, &response)?;
                 part.restart().map_err(Failure::Final)?;
                 response.body().content_length()
             }
@@ -339,14 +339,15 @@ fn is_absent(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
-fn ensure_ok(response: &Response<ureq::Body>) -> Result<(), Failure> {
+fn ensure_ok(url: &str, response: &Response<ureq::Body>) -> Result<(), Failure> {
     let status = response.status();
     let is_passing = status.is_server_error()
         || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    let error = || anyhow!("{url}: the server answers {status}");
     match status {
         StatusCode::OK => Ok(()),
-        _ if is_passing => Err(Failure::Passing(anyhow!("the server answers {status}"))),
-        _ => Err(Failure::Final(anyhow!("the server answers {status}"))),
+        _ if is_passing => Err(Failure::Passing(error())),
+        _ => Err(Failure::Final(error())),
     }
 }
 

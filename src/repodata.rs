@@ -1,1 +1,0 @@
-//! (founding commit: not written yet)
