@@ -2,6 +2,7 @@
 
 pub mod certs;
 mod check;
+pub mod fetch;
 mod load;
 mod nodes;
 mod reference;
