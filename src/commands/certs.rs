@@ -5,18 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::commands::Outcome;
 use crate::secrets::certificates::{
     self, CertificateFault, CertificateProblem, CertificateStore, EXPIRY_WARNING_DAYS,
     ExpiryReport, Lifetime, RotateScope, Rotated, Standing,
 };
-
-/// Whether the certificates of a folder can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Usability {
-    Usable,
-    /// Ended, not begun, or not fitting together: exit code 1.
-    Unusable,
-}
 
 /// How `certs show` writes its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,14 +94,15 @@ fn rollout(scope: RotateScope) -> &'static str {
 ///
 /// # Errors
 ///
-/// Fails if `out` or `talk` do; a bad folder is [`Usability::Unusable`].
+/// Fails if `out` or `talk` do. Certificates that ended, have not begun or do not fit
+/// together are [`Outcome::Problems`].
 pub fn show(
     dir: &Path,
     format: ReportFormat,
     now_secs: i64,
     out: &mut dyn Write,
     talk: &mut dyn Write,
-) -> Result<Usability> {
+) -> Result<Outcome> {
     let report = match ExpiryReport::read(dir, now_secs) {
         Ok(report) => report,
         Err(problems) => return complain(&problems, talk),
@@ -124,12 +118,12 @@ pub fn show(
         )?;
     }
     match CertificateStore::open(dir, now_secs) {
-        Ok(_) => Ok(Usability::Usable),
+        Ok(_) => Ok(Outcome::Done),
         Err(problems) => complain(&problems, talk),
     }
 }
 
-fn complain(problems: &[CertificateProblem], talk: &mut dyn Write) -> Result<Usability> {
+fn complain(problems: &[CertificateProblem], talk: &mut dyn Write) -> Result<Outcome> {
     let mut last_help = None;
     for CertificateProblem { path, fault } in problems {
         writeln!(talk, "error: `{}` {fault}", path.display())?;
@@ -138,7 +132,7 @@ fn complain(problems: &[CertificateProblem], talk: &mut dyn Write) -> Result<Usa
     if let Some(help) = last_help {
         writeln!(talk, "help: {help}")?;
     }
-    Ok(Usability::Unusable)
+    Ok(Outcome::Problems)
 }
 
 #[cfg(test)]
@@ -148,12 +142,12 @@ mod tests {
 
     const DAY_SECS: i64 = 86_400;
 
-    fn shown(dir: &Path, format: ReportFormat, now_secs: i64) -> (Usability, String, String) {
+    fn shown(dir: &Path, format: ReportFormat, now_secs: i64) -> (Outcome, String, String) {
         let (mut out, mut talk) = (Vec::new(), Vec::new());
-        let usability = show(dir, format, now_secs, &mut out, &mut talk).unwrap();
+        let outcome = show(dir, format, now_secs, &mut out, &mut talk).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let shown = format!("{}/", dir.display());
-        (usability, text(out), text(talk).replace(&shown, ""))
+        (outcome, text(out), text(talk).replace(&shown, ""))
     }
 
     #[test]
@@ -199,26 +193,26 @@ mod tests {
     fn show_reports_good_certificates_and_warns_of_those_that_end_soon() {
         let report = |now| ExpiryReport::read(samples::folder(), now).unwrap();
         let now_secs = samples::now();
-        let expected = (Usability::Usable, report(now_secs).to_string(), String::new());
+        let expected = (Outcome::Done, report(now_secs).to_string(), String::new());
         assert_eq!(shown(samples::folder(), ReportFormat::Text, now_secs), expected);
         let soon = now_secs + 1090 * DAY_SECS;
         let warning = "warning: certificates end in less than 90 days; `nodeforge certs rotate` renews them\n";
-        let expected = (Usability::Usable, report(soon).to_string(), warning.to_owned());
+        let expected = (Outcome::Done, report(soon).to_string(), warning.to_owned());
         assert_eq!(shown(samples::folder(), ReportFormat::Text, soon), expected);
     }
 
     #[test]
     fn show_fails_for_ended_certificates_and_still_reports_them_as_json() {
         let late = samples::now() + 1096 * DAY_SECS;
-        let (usability, out, talk) = shown(samples::folder(), ReportFormat::Json, late);
-        assert_eq!(usability, Usability::Unusable);
+        let (outcome, out, talk) = shown(samples::folder(), ReportFormat::Json, late);
+        assert_eq!(outcome, Outcome::Problems);
         let json: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(json, ExpiryReport::read(samples::folder(), late).unwrap().to_json());
-        assert_eq!(json["standing"], "ended");
+        assert_eq!(json[3]["standing"], "ended");
         let lines: Vec<&str> = talk.lines().collect();
         assert!(lines[0].starts_with("error: `daosCA.crt` ended on "), "{talk}");
         assert_eq!(lines.len(), 5);
-        assert_eq!(lines[4], "help: `nodeforge certs rotate --dir DIR` makes new ones");
+        assert_eq!(lines[4], "help: `nodeforge certs rotate` makes new ones");
     }
 
     #[test]
@@ -226,29 +220,29 @@ mod tests {
         let (_dir, folder) = samples::copy();
         let foreign = samples::foreign_folder().join("agent.crt");
         std::fs::copy(foreign, folder.join("agent.crt")).unwrap();
-        let (usability, _, talk) = shown(&folder, ReportFormat::Text, samples::now());
-        assert_eq!(usability, Usability::Unusable);
+        let (outcome, _, talk) = shown(&folder, ReportFormat::Text, samples::now());
+        assert_eq!(outcome, Outcome::Problems);
         assert_eq!(
             talk,
             "warning: certificates end in less than 90 days; `nodeforge certs rotate` renews them\n\
              error: `agent.crt` was not signed by `daosCA.crt`\n\
              error: `agent.key` is not the key of `agent.crt`\n\
-             help: put the right file there, or make a new set: `nodeforge certs rotate --dir DIR`\n"
+             help: put the right file there, or make a new set: `nodeforge certs rotate`\n"
         );
     }
 
     #[test]
     fn show_fails_for_a_folder_without_certificates() {
         let dir = tempfile::tempdir().unwrap();
-        let (usability, out, talk) = shown(dir.path(), ReportFormat::Text, samples::now());
-        assert_eq!((usability, out.as_str()), (Usability::Unusable, ""));
+        let (outcome, out, talk) = shown(dir.path(), ReportFormat::Text, samples::now());
+        assert_eq!((outcome, out.as_str()), (Outcome::Problems, ""));
         assert_eq!(
             talk,
             "error: `daosCA.crt` does not exist\n\
              error: `server.crt` does not exist\n\
              error: `agent.crt` does not exist\n\
              error: `admin.crt` does not exist\n\
-             help: `nodeforge certs init --dir DIR` makes a new set where there is none\n"
+             help: `nodeforge certs init` makes a new set where there is none\n"
         );
     }
 }

@@ -106,8 +106,8 @@ impl ExpiryReport {
         self.rows.iter().min_by_key(|row| row.not_after_secs)
     }
 
-    /// `{"certificates": [{file, common_name, not_before, not_after, days_left, standing}],
-    /// "standing"}`; dates are seconds since the Unix epoch.
+    /// `[{file, common_name, not_before, not_after, days_left, standing}]`; dates are seconds
+    /// since the Unix epoch.
     pub fn to_json(&self) -> serde_json::Value {
         let row = |row: &ExpiryRow| {
             serde_json::json!({
@@ -119,10 +119,7 @@ impl ExpiryReport {
                 "standing": row.standing.as_str(),
             })
         };
-        serde_json::json!({
-            "certificates": self.rows.iter().map(row).collect::<Vec<_>>(),
-            "standing": self.standing().as_str(),
-        })
+        self.rows.iter().map(row).collect()
     }
 }
 
@@ -202,8 +199,7 @@ mod tests {
             row("agent.crt", "agent", 30),
             row("admin.crt", "admin", 30),
         ];
-        let expected = serde_json::json!({ "certificates": rows, "standing": "ending" });
-        assert_eq!(report.to_json(), expected);
+        assert_eq!(report.to_json(), serde_json::json!(rows));
     }
 
     #[test]

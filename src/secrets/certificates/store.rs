@@ -141,9 +141,9 @@ impl CertificateFault {
     pub fn help(&self) -> &'static str {
         use CertificateFault::*;
         match self {
-            Missing => "`nodeforge certs init --dir DIR` makes a new set where there is none",
+            Missing => "`nodeforge certs init` makes a new set where there is none",
             Unreadable(_) => "read it as the user who may",
-            Expired(_) => "`nodeforge certs rotate --dir DIR` makes new ones",
+            Expired(_) => "`nodeforge certs rotate` makes new ones",
             NotYetValid(_) => "is this host's clock right?",
             OpenToOthers(_) => "`chmod 400` it",
             Writable(_) => "`chmod 644` it",
@@ -154,9 +154,7 @@ impl CertificateFault {
             | CommonName { .. }
             | Usage { .. }
             | NotAuthority
-            | NotSigned => {
-                "put the right file there, or make a new set: `nodeforge certs rotate --dir DIR`"
-            }
+            | NotSigned => "put the right file there, or make a new set: `nodeforge certs rotate`",
         }
     }
 }
