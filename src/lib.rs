@@ -42,6 +42,7 @@ pub mod manifest;
 pub mod media;
 
 // Edges: the only code that touches the world.
+pub mod build;
 pub mod builtin;
 pub mod fetch;
 pub mod output;

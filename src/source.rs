@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use walkdir::WalkDir;
 
 use crate::builtin;
@@ -22,16 +22,9 @@ use crate::profile;
 pub struct Source {
     pub map: SourceMap,
     pub doc: ClusterDoc,
-    pub library: Library,
+    /// The built-in profiles and overlays, shadowed file by file by the site's.
+    pub library: LibraryFiles,
     pub problems: Problems,
-}
-
-/// The files of profiles/ and overlays/: the built-in ones, shadowed file by file by the
-/// site's.
-#[derive(Debug, Default)]
-pub struct Library {
-    /// By path, such as `overlays/daos-server/overlay.toml`.
-    pub files: LibraryFiles,
 }
 
 /// Reads the cluster file at `path` and all it names; `site` shadows the built-in library.
@@ -52,7 +45,7 @@ pub fn read(path: &Path, site: Option<&Path>) -> Result<Source> {
     source.add_document(path, text, &mut chain);
     source.add_inventories();
     source.add_profiles();
-    source.doc.overlays = source.library.overlay_names();
+    source.doc.overlays = overlay_names(&source.library);
     Ok(source)
 }
 
@@ -118,7 +111,7 @@ impl Source {
     }
 
     fn add_profiles(&mut self) {
-        let names: Vec<String> = self.library.profile_names();
+        let names = profile_names(&self.library);
         for name in names {
             let Some(id) = self.add_library_text(&format!("profiles/{name}.toml")) else {
                 continue;
@@ -130,7 +123,7 @@ impl Source {
 
     /// Makes a text file of the library one that diagnostics can point into.
     pub fn add_library_text(&mut self, path: &str) -> Option<SourceId> {
-        let file = self.library.files.get(path)?;
+        let file = self.library.get(path)?;
         match std::str::from_utf8(&file.bytes) {
             Ok(text) => Some(self.map.add(file.shown.clone(), text.to_owned())),
             Err(_) => {
@@ -155,43 +148,36 @@ fn identity(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-impl Library {
-    fn overlay_names(&self) -> Vec<String> {
-        let names = self.files.keys().filter_map(|path| {
-            path.strip_prefix("overlays/")?.strip_suffix("/overlay.toml").map(str::to_owned)
-        });
-        names.filter(|name| !name.contains('/')).collect()
-    }
+fn overlay_names(library: &LibraryFiles) -> Vec<String> {
+    names(library, "overlays/", "/overlay.toml")
+}
 
-    fn profile_names(&self) -> Vec<String> {
-        let names = self.files.keys().filter_map(|path| {
-            path.strip_prefix("profiles/")?.strip_suffix(".toml").map(str::to_owned)
-        });
-        names.filter(|name| !name.contains('/')).collect()
-    }
+fn profile_names(library: &LibraryFiles) -> Vec<String> {
+    names(library, "profiles/", ".toml")
+}
+
+/// What stands between `prefix` and `suffix` in the paths that have both, if it is one name.
+fn names(library: &LibraryFiles, prefix: &str, suffix: &str) -> Vec<String> {
+    let names = library.keys().filter_map(|path| path.strip_prefix(prefix)?.strip_suffix(suffix));
+    names.filter(|name| !name.contains('/')).map(str::to_owned).collect()
 }
 
 /// The built-in library, with the site's files laid over it.
-fn library(site: Option<&Path>) -> Result<Library> {
-    let built_in = builtin::files().map(|(path, bytes)| {
-        let shown = Path::new("<builtin>").join(&path);
-        (path, LibraryFile { shown, bytes: Cow::Borrowed(bytes) })
-    });
-    let built_in = built_in.collect();
-    let Some(site) = site else { return Ok(Library { files: built_in }) };
+fn library(site: Option<&Path>) -> Result<LibraryFiles> {
+    let built_in = builtin::files();
+    let Some(site) = site else { return Ok(built_in) };
     let mut files = LibraryFiles::new();
-    let mut is_empty = true;
-    for part in ["profiles", "overlays"] {
-        let folder = site.join(part);
-        if folder.is_dir() {
-            is_empty = false;
-            add_folder(&mut files, site, &folder)?;
-        }
+    let folders = ["profiles", "overlays"].map(|part| site.join(part));
+    let folders: Vec<PathBuf> = folders.into_iter().filter(|folder| folder.is_dir()).collect();
+    ensure!(
+        !folders.is_empty(),
+        "the site folder {} has neither profiles/ nor overlays/",
+        site.display(),
+    );
+    for folder in folders {
+        add_folder(&mut files, site, &folder)?;
     }
-    if is_empty {
-        bail!("the site folder {} has neither profiles/ nor overlays/", site.display());
-    }
-    Ok(Library { files: shadow(built_in, files) })
+    Ok(shadow(built_in, files))
 }
 
 /// Adds the regular files below `folder` by their path from `site`.

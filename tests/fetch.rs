@@ -22,8 +22,9 @@ use std::time::Duration;
 use anyhow::Result;
 use nodeforge::fetch::{
     self, Client, Fetched, Fingerprint, Freshness, ImageName, ImageSource, Location, Note, Request,
-    Retries, Sha256Digest, Trust,
+    Retries, Trust,
 };
+use nodeforge::format::digest::Digest;
 use tempfile::TempDir;
 
 /// 2026-01-01T00:00:00Z.
@@ -50,7 +51,7 @@ fn images() -> BTreeMap<&'static str, Vec<u8>> {
 fn treeinfo(version: &str, images: &BTreeMap<&str, Vec<u8>>) -> String {
     let checksums: String = images
         .iter()
-        .map(|(path, bytes)| format!("{path} = sha256:{}\n", Sha256Digest::of(bytes)))
+        .map(|(path, bytes)| format!("{path} = sha256:{}\n", Digest::of(bytes)))
         .collect();
     format!("[checksums]\n{checksums}[release]\nversion = {version}\n[tree]\narch = x86_64\n")
 }

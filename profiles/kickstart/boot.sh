@@ -1,5 +1,8 @@
 # shellcheck shell=bash
 # Starts the installed system from inside the installer, for a node that is installed already.
+#
+# parts_of and type_of are those of disk.sh.
+# shellcheck disable=SC2154
 
 # Starts the installed system without changing the disk: by the firmware's next-boot variable
 # on UEFI, by kexec on BIOS, where the network may well come first in the boot order for ever.

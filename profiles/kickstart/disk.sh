@@ -335,7 +335,7 @@ require_a_disk_to_take() { # DISK
         case ${label_of[$part]} in
             DAOSMETA | DAOSDATA | "$LOG_LABEL") continue ;;
         esac
-        [[ -n ${type_of[$part]} ]] && found+="  ${type_of[$part]} on $part ${label_of[$part]}"$'\n'
+        [[ -n ${type_of[$part]} ]] && found+="  ${type_of[$part]} on $part${label_of[$part]:+ (${label_of[$part]})}"$'\n'
     done
     for holder in "$NF_SYSROOT/sys/block/$1"/holders/* "$NF_SYSROOT/sys/block/$1/$1"*/holders/*; do
         [[ -e $holder ]] && found+="  in use by ${holder##*/}"$'\n' && ours=

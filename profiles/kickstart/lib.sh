@@ -53,7 +53,7 @@ say() {
 show() {
     local console
     while read -r console; do
-        { printf '\r\n%s\r\n' "${1//$'\n'/$'\r\n'}" >"$console"; } 2>/dev/null || true
+        { printf '\r\n%s\r\n' "${1//$'\n'/$'\r\n'}" >>"$console"; } 2>/dev/null || true
     done < <(consoles)
 }
 

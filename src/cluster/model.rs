@@ -79,6 +79,11 @@ impl Cluster {
         self.nodes.iter().filter(move |node| node.kind == kind)
     }
 
+    /// The MAC address the node's firmware boots from.
+    pub fn boot_mac(&self, node: &Node) -> Option<MacAddr> {
+        node.nics.get(self.kind_of(node).boot_nic()?)?.mac
+    }
+
     /// The address a node's name stands for: that of its boot NIC, or of the bond over it.
     pub fn primary_address(&self, node: &Node) -> Option<Ipv4Addr> {
         let kind = self.kind_of(node);

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::digest::Sha256Digest;
 use super::{Client, Note, magic};
+use crate::format::digest::Digest;
 
 /// One of the files that an install starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ pub enum Assurance {
 pub struct RecordedImage {
     /// Bytes.
     pub size: u64,
-    pub sha256: Sha256Digest,
+    pub sha256: Digest,
     /// Where it came from, for people.
     pub source: String,
     pub assurance: Assurance,
@@ -138,6 +138,14 @@ pub struct CachedImages {
     pub install_img: Option<CachedImage>,
 }
 
+impl CachedImages {
+    /// Bytes of all of them.
+    pub fn size(&self) -> u64 {
+        let images = [&self.kernel, &self.initrd].into_iter().chain(&self.install_img);
+        images.map(|image| image.image.size).sum()
+    }
+}
+
 /// Returns the images of `release` in the folder `cache`, if the kernel and the initramfs are
 /// there and whole; anything that is not as recorded counts as absent.
 ///
@@ -160,7 +168,7 @@ pub fn cached_image(cache: &Path, release: &str, name: ImageName) -> Option<Cach
     if file.metadata().ok()?.len() != image.size {
         return None;
     }
-    let (sha256, _) = Sha256Digest::of_reader(file, |_| ()).ok()?;
+    let (sha256, _) = Digest::of_reader(file, |_| ()).ok()?;
     (sha256 == image.sha256).then_some(CachedImage { path, image })
 }
 
@@ -304,7 +312,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let image = |bytes: &[u8]| RecordedImage {
             size: bytes.len() as u64,
-            sha256: Sha256Digest::of(bytes),
+            sha256: Digest::of(bytes),
             source: "https://m.example".to_owned(),
             assurance: Assurance::Signed,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::digest::Sha256Digest;
+use crate::format::digest::Digest;
 
 /// Returns the SHA-256 digest of every file that `text` names, such as
 /// `SHA256 (AlmaLinux-8.9-x86_64-boot.iso) = ab86…`. Other lines are left out.
@@ -12,7 +12,7 @@ use super::digest::Sha256Digest;
 /// # Errors
 ///
 /// Fails on a digest that is none, and if one name has two digests.
-pub fn parse(text: &str) -> Result<BTreeMap<String, Sha256Digest>, String> {
+pub fn parse(text: &str) -> Result<BTreeMap<String, Digest>, String> {
     let mut digests = BTreeMap::new();
     for line in text.lines().map(str::trim) {
         let Some((name, digest)) =
@@ -20,7 +20,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Sha256Digest>, String> {
         else {
             continue;
         };
-        let digest: Sha256Digest = digest.parse().map_err(|e| format!("{name}: {e}"))?;
+        let digest: Digest = digest.parse().map_err(|e| format!("{name}: {e}"))?;
         let before = digests.insert(name.to_owned(), digest);
         if before.is_some_and(|before| before != digest) {
             return Err(format!("{name} stands there with two different digests"));

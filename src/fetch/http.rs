@@ -17,9 +17,9 @@ use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig};
 
 use super::Note;
-use super::digest::Sha256Digest;
 use super::location::Location;
 use super::part::Part;
+use crate::format::digest::Digest;
 use crate::progress::{Progress, Unit};
 
 /// How often a request is made before we give up, and how long to wait in between.
@@ -52,7 +52,7 @@ pub struct Client<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Download<'a> {
     pub from: &'a Location,
-    pub sha256: Sha256Digest,
+    pub sha256: Digest,
     /// Bytes; a longer file is refused before it fills the disk.
     pub max_bytes: u64,
 }

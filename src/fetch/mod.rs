@@ -13,7 +13,6 @@
 
 mod cache;
 mod checksum;
-mod digest;
 mod http;
 mod iso;
 mod location;
@@ -30,6 +29,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
+use crate::format::digest::Digest;
 use crate::progress::{Progress, Unit};
 
 use self::cache::ReleaseFolder;
@@ -41,7 +41,6 @@ pub use self::cache::{
     Assurance, CachedImage, CachedImages, ImageName, RecordedImage, cached, cached_image,
     default_folder,
 };
-pub use self::digest::{ParseDigestError, Sha256Digest};
 pub use self::http::{Client, Download, Retries};
 pub use self::location::{Location, ParseLocationError};
 pub use self::signature::{Fingerprint, ParseFingerprintError};
@@ -95,7 +94,7 @@ pub struct Trust {
     /// Where those keys are looked for, in this order; see [`Trust::almalinux`].
     pub keys: Vec<Location>,
     /// ISOs that are known to be genuine, by release and digest.
-    pub isos: Vec<(String, Sha256Digest)>,
+    pub isos: Vec<(String, Digest)>,
     /// The time that expiry is judged by, in seconds since the epoch.
     pub now_secs: u64,
 }
@@ -354,7 +353,7 @@ impl Job<'_> {
     }
 
     /// The digests of a `CHECKSUM` file, after its signature was found good.
-    fn signed_digests(&self, checksum: &Location) -> Result<BTreeMap<String, Sha256Digest>> {
+    fn signed_digests(&self, checksum: &Location) -> Result<BTreeMap<String, Digest>> {
         let message = self.client.read(checksum, MAX_TEXT_BYTES)?.ok_or_else(|| {
             anyhow!("{checksum} does not exist: without it an ISO cannot be told to be genuine")
         })?;
@@ -459,13 +458,13 @@ impl Iso {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    fn digest(&self) -> Result<Sha256Digest> {
+    fn digest(&self) -> Result<Digest> {
         let context = || format!("reading {}", self.path.display());
         let length = self.file.metadata().with_context(context)?.len();
         let progress = Progress::start("checking the ISO", Some(length), Unit::Bytes);
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0)).with_context(context)?;
-        let digest = Sha256Digest::of_reader(file, |count| progress.advance(count));
+        let digest = Digest::of_reader(file, |count| progress.advance(count));
         progress.finish();
         Ok(digest.with_context(context)?.0)
     }

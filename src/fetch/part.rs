@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use super::digest::Sha256Digest;
+use crate::format::digest::Digest;
 use crate::progress::Progress;
 
 /// A part file that is open for appending, and the digest of what is in it.
@@ -28,7 +28,7 @@ impl Part {
             let mut file =
                 options.read(true).write(true).create(true).truncate(false).open(path)?;
             let mut hasher = Sha256::new();
-            let length = Sha256Digest::feed(&mut hasher, &mut file, |_| ())?;
+            let length = Digest::feed(&mut hasher, &mut file, |_| ())?;
             let tag = fs::read_to_string(tag_path(path)).ok();
             let tag = tag.as_deref().and_then(|tag| tag.trim_end().split_once('\n'));
             let tag = tag.map(|(url, validator)| (url.to_owned(), validator.to_owned()));
@@ -42,8 +42,8 @@ impl Part {
         self.length
     }
 
-    pub fn digest(&self) -> Sha256Digest {
-        Sha256Digest::finish(self.hasher.clone())
+    pub fn digest(&self) -> Digest {
+        Digest::finish(self.hasher.clone())
     }
 
     /// What the server at `url` calls the file that the bytes are of.
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(part.validator_for("http://m/vmlinuz"), Some("\"v1\""));
         assert_eq!(part.validator_for("http://other/vmlinuz"), None);
         part.append(b"c").unwrap();
-        assert_eq!(part.digest(), Sha256Digest::of(b"abc"));
+        assert_eq!(part.digest(), Digest::of(b"abc"));
         assert_eq!(part.finish().unwrap(), 3);
         assert_eq!(fs::read(&path).unwrap(), b"abc");
         assert!(!tag_path(&path).exists());

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::digest::Sha256Digest;
+use crate::format::digest::Digest;
 
 /// What nodeforge reads of a `.treeinfo` (productmd 1.x, `productmd/treeinfo.py`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct TreeInfo {
     /// Such as `x86_64`; empty if the file does not say.
     pub arch: String,
     /// SHA-256 digests by path in the tree; other kinds of digest are left out.
-    pub sha256: BTreeMap<String, Sha256Digest>,
+    pub sha256: BTreeMap<String, Digest>,
 }
 
 impl TreeInfo {

@@ -1,7 +1,7 @@
 //! SHA-256 digests: the names of bytes.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -19,6 +19,44 @@ impl Digest {
 
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The digest of what `hasher` was fed.
+    pub fn finish(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+
+    /// Reads `source` to its end; returns its digest and length in bytes. `seen` is told of
+    /// each piece's length.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `source` does.
+    pub fn of_reader(source: impl Read, seen: impl Fn(u64)) -> io::Result<(Self, u64)> {
+        let mut hasher = Sha256::new();
+        let length = Self::feed(&mut hasher, source, seen)?;
+        Ok((Self::finish(hasher), length))
+    }
+
+    /// Feeds all of `source` to `hasher`; returns its length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `source` does.
+    pub fn feed(hasher: &mut Sha256, mut source: impl Read, seen: impl Fn(u64)) -> io::Result<u64> {
+        let mut piece = vec![0; 256 * 1024];
+        let mut length = 0;
+        loop {
+            let count = match source.read(&mut piece) {
+                Ok(0) => return Ok(length),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            hasher.update(&piece[..count]);
+            length += count as u64;
+            seen(count as u64);
+        }
     }
 }
 
@@ -43,11 +81,12 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = ParseDigestError;
 
-    /// Reads 64 hex digits, in lower case only: the name of a folder is one spelling.
+    /// Reads 64 hex digits of either case, as lists of other programs come in both.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let value = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),
             b'a'..=b'f' => Some(digit - b'a' + 10),
+            b'A'..=b'F' => Some(digit - b'A' + 10),
             _ => None,
         };
         let invalid = || ParseDigestError(text.to_owned());
@@ -65,7 +104,7 @@ impl FromStr for Digest {
 
 /// The text is no SHA-256 digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a SHA-256 digest; expected 64 hex digits in lower case")]
+#[error("`{0}` is not a SHA-256 digest; expected 64 hex digits")]
 pub struct ParseDigestError(String);
 
 impl Serialize for Digest {
@@ -124,7 +163,7 @@ mod tests {
     fn a_digest_prints_and_parses_as_lower_case_hex() {
         assert_eq!(Digest::of(b"abc").to_string(), ABC);
         assert_eq!(ABC.parse(), Ok(Digest::of(b"abc")));
-        for text in ["", "ba78", &ABC.to_uppercase(), &ABC.replace('b', "+"), &"é".repeat(32)] {
+        for text in ["", "ba78", &ABC.replace('b', "+"), &"é".repeat(32)] {
             assert!(text.parse::<Digest>().is_err(), "from {text:?}");
         }
     }

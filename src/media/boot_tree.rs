@@ -58,7 +58,7 @@ pub fn node_files(
     stage2: Stage2,
 ) -> Result<BTreeMap<String, String>, TemplateError> {
     let kind = cluster.kind_of(node);
-    let Some(mac) = boot_mac(kind, node) else { return Ok(BTreeMap::new()) };
+    let Some(mac) = cluster.boot_mac(node) else { return Ok(BTreeMap::new()) };
     let arguments = installer_arguments(cluster, kind, node, mac, stage2);
     let url = cluster.boot.url.as_str();
     let is_handed_over = cluster.boot.overlay.value == OverlayVia::Media;
@@ -88,11 +88,6 @@ pub fn node_files(
         (format!("grub/grub.cfg-{}", mac.pxe_config_name()), grub),
         (format!("ipxe/{}.ipxe", mac.hyphenated()), ipxe),
     ]))
-}
-
-/// The MAC address the node's firmware boots from.
-pub fn boot_mac(kind: &Kind, node: &Node) -> Option<MacAddr> {
-    node.nics.get(kind.boot_nic()?)?.mac
 }
 
 /// The folder of the installer's images for a kind, from the top of the boot tree.
@@ -245,7 +240,7 @@ pub fn shared_files(
 
 fn hosts(cluster: &Cluster) -> Vec<Host<'_>> {
     let host = |node| {
-        let mac = boot_mac(cluster.kind_of(node), node)?;
+        let mac = cluster.boot_mac(node)?;
         let address = cluster.primary_address(node)?;
         Some(Host { mac: mac.to_string(), address: address.to_string(), name: node.name.as_str() })
     };

@@ -92,7 +92,7 @@ impl KindKickstart {
         }
         // Without a network boot nobody passes BOOTIF=, and the MAC address is all there is.
         if cluster.boot.overlay.value == OverlayVia::Media {
-            let mac = crate::media::boot_tree::boot_mac(cluster.kind_of(node), node);
+            let mac = cluster.boot_mac(node);
             context.network.device = mac.map_or_else(|| "link".to_owned(), |mac| mac.to_string());
         }
         context.network.hostname = match cluster.domain.as_str() {

@@ -6,6 +6,7 @@
 //! node.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -55,7 +56,7 @@ struct PreparedKind<'a> {
 pub fn prepare<'a>(
     cluster: &'a Cluster,
     library: &LibraryFiles,
-    further: &[&str],
+    further: &'static [&'static str],
     sources: &mut SourceMap,
     problems: &mut Problems,
 ) -> Option<Prepared<'a>> {
@@ -64,9 +65,22 @@ pub fn prepare<'a>(
     let overlays = Renderer::new(overlays, sources, problems);
     let mut templates = Templates::new();
     let mut template_sources = BTreeMap::new();
-    for name in kickstart::FILES.iter().chain(further) {
-        let id = add_template(&mut templates, library, name, sources, problems)?;
-        template_sources.insert((*name).to_owned(), id);
+    let texts = texts(library, kickstart::FILES.iter().chain(further).copied(), problems);
+    for name in std::iter::once(&kickstart::TEMPLATE).chain(further) {
+        let Some((shown, text)) = texts.get(name) else { continue };
+        template_sources.insert((*name).to_owned(), sources.add(shown.clone(), (*text).to_owned()));
+    }
+    let text_of = |name: &str| texts.get(name).map(|(_, text)| *text);
+    let kickstart = kickstart::add_template(&mut templates, text_of);
+    let further =
+        further.iter().map(|name| (*name, text_of(name).map(|text| templates.add(name, text))));
+    let added: Vec<_> = further.collect();
+    for (name, fault) in added
+        .into_iter()
+        .filter_map(|(name, added)| Some((name, added?.err()?)))
+        .chain(kickstart.err().map(|fault| (kickstart::TEMPLATE, fault)))
+    {
+        problems.push(fault.diagnostic(template_sources[name]));
     }
     if problems.has_errors_since(n_before) {
         return None;
@@ -88,28 +102,27 @@ pub fn prepare<'a>(
     (!problems.has_errors_since(n_before)).then_some(prepared)
 }
 
-/// Adds the library's `profiles/<name>` under `name`; it is there, as the binary brings it.
-fn add_template(
-    templates: &mut Templates,
-    library: &LibraryFiles,
-    name: &str,
-    sources: &mut SourceMap,
+/// The texts of `profiles/<name>` for all `names`, each with the path to show. They are all
+/// there, as the binary brings them; a site's may not be text.
+fn texts<'l>(
+    library: &'l LibraryFiles,
+    names: impl Iterator<Item = &'static str>,
     problems: &mut Problems,
-) -> Option<SourceId> {
-    let file = library.get(&format!("profiles/{name}"))?;
-    let text = match std::str::from_utf8(&file.bytes) {
-        Ok(text) => text,
-        Err(_) => {
-            let message = format!("{} is not UTF-8 text", file.shown.display());
-            problems.push(Diagnostic::error(codes::TEMPLATE_SYNTAX, message));
-            return None;
+) -> BTreeMap<&'static str, (PathBuf, &'l str)> {
+    let mut texts = BTreeMap::new();
+    for name in names {
+        let file = &library[&format!("profiles/{name}")];
+        match std::str::from_utf8(&file.bytes) {
+            Ok(text) => {
+                texts.insert(name, (file.shown.clone(), text));
+            }
+            Err(_) => {
+                let message = format!("{} is not UTF-8 text", file.shown.display());
+                problems.push(Diagnostic::error(codes::TEMPLATE_SYNTAX, message));
+            }
         }
-    };
-    let id = sources.add(file.shown.clone(), text.to_owned());
-    if let Err(fault) = templates.add(name, text) {
-        problems.push(fault.diagnostic(id));
     }
-    Some(id)
+    texts
 }
 
 impl<'a> Prepared<'a> {

@@ -8,6 +8,7 @@
 
 mod bundle;
 pub mod certificates;
+mod cluster;
 mod password;
 mod random;
 mod read;
@@ -16,6 +17,7 @@ mod text;
 use std::time::SystemTime;
 
 pub use bundle::{BundleContents, ROOT_HASH_PATH, SecretTree, bundle};
+pub use cluster::{KindSecrets, Reach, read_kinds};
 pub use password::{PasswordError, PasswordHash, PasswordHashError, hash_password};
 pub use random::random_password;
 pub use read::{ReadSecret, SecretError, SecretWarning, read, read_file_only};

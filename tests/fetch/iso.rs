@@ -76,7 +76,7 @@ fn iso(images: &BTreeMap<&str, Vec<u8>>) -> Vec<u8> {
 }
 
 fn checksum(name: &str, iso: &[u8]) -> String {
-    format!("# {name}: {} bytes\nSHA256 ({name}) = {}\n", iso.len(), Sha256Digest::of(iso))
+    format!("# {name}: {} bytes\nSHA256 ({name}) = {}\n", iso.len(), Digest::of(iso))
 }
 
 /// An ISO on disk with its CHECKSUM, a key file, and a bench that trusts the key.
@@ -151,7 +151,7 @@ fn a_changed_checksum_file_is_refused() {
     let bench = IsoBench::new();
     let path = bench.folder.path().join("CHECKSUM");
     let text = fs::read_to_string(&path).unwrap();
-    let right = Sha256Digest::of(&bench.iso).to_string();
+    let right = Digest::of(&bench.iso).to_string();
     fs::write(&path, text.replace(&right, &"0".repeat(64))).unwrap();
     assert_eq!(
         bench.refusal(),
@@ -184,7 +184,7 @@ fn a_damaged_iso_and_one_of_another_release_are_refused() {
         format!(
             "fetching release 8.9: DIR/{ISO_NAME} is no ISO that DIR/CHECKSUM knows: its sha256 is \
              {}; it is damaged or of another release: fetch it again",
-            Sha256Digest::of(&damaged)
+            Digest::of(&damaged)
         )
     );
     fs::write(&path, &bench.iso).unwrap();
@@ -203,7 +203,7 @@ fn a_damaged_iso_and_one_of_another_release_are_refused() {
 fn an_iso_whose_digest_is_pinned_needs_no_signature() {
     let mut bench = IsoBench::new();
     fs::remove_file(bench.folder.path().join("CHECKSUM")).unwrap();
-    bench.bench.trust.isos = vec![("8.9".to_owned(), Sha256Digest::of(&bench.iso))];
+    bench.bench.trust.isos = vec![("8.9".to_owned(), Digest::of(&bench.iso))];
     bench.bench.fetch(&bench.request()).unwrap();
     assert_eq!(bench.bench.image_files(), boot_images());
     assert_eq!(bench.bench.take_notes(), []);

@@ -58,13 +58,13 @@ fn compress_primary_by_zstd(repo: &Path) {
     let repomd = fs::read_to_string(metadata.join("repomd.xml")).unwrap();
     let repomd = repomd
         .replace(&primary, packed.file_name().unwrap().to_str().unwrap())
-        .replace(&Sha256Digest::of(&old).to_string(), &Sha256Digest::of(&new).to_string())
+        .replace(&Digest::of(&old).to_string(), &Digest::of(&new).to_string())
         .replace(&format!("<size>{}</size>", old.len()), &format!("<size>{}</size>", new.len()));
     // The file's name holds the old digest, which the replacement changed too.
     let renamed = packed
         .to_str()
         .unwrap()
-        .replace(&Sha256Digest::of(&old).to_string(), &Sha256Digest::of(&new).to_string());
+        .replace(&Digest::of(&old).to_string(), &Digest::of(&new).to_string());
     fs::rename(&packed, renamed).unwrap();
     fs::write(metadata.join("repomd.xml"), repomd).unwrap();
     fs::remove_file(metadata.join(primary)).unwrap();
@@ -123,9 +123,9 @@ fn a_damaged_or_missing_file_is_refused() {
     let name = find(&repo.join("repodata"), "primary.xml.gz");
     let path = repo.join("repodata").join(&name);
     let mut bytes = fs::read(&path).unwrap();
-    let right = Sha256Digest::of(&bytes);
+    let right = Digest::of(&bytes);
     bytes[30] ^= 1;
-    let wrong = Sha256Digest::of(&bytes);
+    let wrong = Digest::of(&bytes);
     fs::write(&path, bytes).unwrap();
     assert_eq!(
         failure(location),
@@ -155,7 +155,7 @@ fn a_folder_without_metadata_is_no_repository() {
 fn with_primary(href: &str, kind: &str, open_size: usize, body: &[u8]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("repodata")).unwrap();
-    let digest = Sha256Digest::of(body);
+    let digest = Digest::of(body);
     let repomd = format!(
         r#"<repomd><data type="primary"><location href="{href}"/>
         <checksum type="{kind}">{digest}</checksum><size>{}</size>

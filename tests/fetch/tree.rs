@@ -54,7 +54,7 @@ fn a_fetch_fills_the_cache_and_the_next_one_needs_no_network() {
         path: bench.path(name),
         image: RecordedImage {
             size: images[tree_path].len() as u64,
-            sha256: Sha256Digest::of(&images[tree_path]),
+            sha256: Digest::of(&images[tree_path]),
             source: format!("{}/BaseOS/x86_64/kickstart/{tree_path}", server.url),
             assurance: Assurance::MirrorDigest,
         },
@@ -224,12 +224,12 @@ fn a_wrong_part_is_thrown_away_and_fetched_anew_once() {
 fn a_wrong_digest_fails_and_nothing_enters_the_cache() {
     let (server, bench) = (mirror(), Bench::new());
     server.change(INITRD, |initrd| initrd.body[9] ^= 1);
-    let wrong = Sha256Digest::of(&{
+    let wrong = Digest::of(&{
         let mut body = images()["images/pxeboot/initrd.img"].clone();
         body[9] ^= 1;
         body
     });
-    let right = Sha256Digest::of(&images()["images/pxeboot/initrd.img"]);
+    let right = Digest::of(&images()["images/pxeboot/initrd.img"]);
     assert_eq!(
         bench.failure(&bench.request(&server.url, tree())),
         format!(

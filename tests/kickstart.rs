@@ -1,0 +1,4 @@
+//! See `kickstart/mod.rs`.
+
+#[path = "kickstart/mod.rs"]
+mod kickstart;
