@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod memory;
+pub mod rules;
 pub mod versions;
 mod yaml;
 
