@@ -1,258 +1,197 @@
-//! The DAOS model: the rendered files.
+//! The DAOS model: rules against a corpus of cluster files, and the rendered files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nodeforge::cluster::*;
+use nodeforge::cluster::{Cluster, Kind, Sited};
 use nodeforge::daos;
-use nodeforge::diag::{SourceMap, Span};
-use nodeforge::range::NodeName;
-use nodeforge::units::ByteSize;
+use nodeforge::diag::{Diagnostic, Problems, SourceMap};
+use nodeforge::source;
+use serde_json::{Value, json};
 
-fn span() -> Span {
-    Span::new(SourceMap::default().add("cluster.toml".into(), String::new()), 0..0)
+/// What `nodeforge check` finds in the file, and the cluster if it could be understood.
+fn check(path: &Path) -> (Option<Cluster>, SourceMap, Vec<Diagnostic>) {
+    let mut source = source::read(path, None).unwrap();
+    let mut problems = std::mem::take(&mut source.problems);
+    let cluster = Cluster::resolve(&source.doc, &source.map, &mut problems);
+    if let Some(cluster) = &cluster {
+        let mut found = Problems::default();
+        daos::rules::check(cluster, &mut found);
+        problems.extend(found.into_sorted());
+    }
+    (cluster, source.map, problems.into_sorted())
 }
 
-fn at<T>(value: T) -> Sited<T> {
-    Sited { value, span: span() }
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-fn text(text: &str) -> Sited<String> {
-    at(text.to_owned())
+fn cluster_files(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder(name)).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    files
 }
 
-fn daos(provider: &str, access_points: &[&str]) -> Daos {
-    Daos {
-        version: text("2.6.0"),
-        repo: Repo {
-            id: "daos".into(),
-            baseurl: text("https://packages.daos.io/v2.6.0/EL8/packages/x86_64"),
-            gpgcheck: at(false),
-            gpgkey: vec![],
-            module_hotfixes: true,
-            priority: None,
-            exclude: vec![],
-        },
-        system_name: text("daos_server"),
-        provider: text(provider),
-        access_points: at(access_points.iter().map(|name| at(NodeName::new(*name))).collect()),
-        port: at(10001),
-        security: at(Security::Insecure),
-        certificates: None,
-        system_ram_reserved: at(ByteSize::from_gib(1)),
-        telemetry_port: Some(at(9191)),
-        fault_path: None,
-        format_by: Some(at(NodeName::new("node0"))),
-        control_metadata: ControlMetadata {
-            path: text("/var/lib/daos"),
-            size: at(ByteSize::from_gib(8)),
-        },
-        control_log_mask: None,
-        nr_hugepages: None,
-        disable_hugepages: at(false),
-        disable_vfio: at(false),
-        disable_vmd: at(false),
-        enable_hotplug: at(false),
-        disable_srx: at(false),
-        crt_timeout: None,
-        core_dump_filter: None,
-        client_env: vec![],
-        agent: Agent {
-            telemetry_port: None,
-            disable_caching: at(false),
-            cache_expiration: None,
-            log_mask: None,
-        },
-        span: span(),
+/// `error DAOS-706 7:17`; of another file with its name.
+fn expectation(path: &Path, sources: &SourceMap, found: &Diagnostic) -> String {
+    let span = found.primary.as_ref().expect("a rule names a place").span;
+    let place = sources.line_column(span);
+    let file = sources.path(span.source);
+    let other = match file == path {
+        true => String::new(),
+        false => format!("{}:", file.file_name().unwrap().to_str().unwrap()),
+    };
+    let (severity, code) = (found.severity.as_str(), found.code);
+    format!("{severity} {code} {other}{}:{}", place.line, place.column)
+}
+
+/// Each file of the corpus begins with one `# expect: …` line for each problem, in the order
+/// of their places; `nothing` stands for a good file. `UPDATE_GOLDEN=1` writes the lines (twice, if their
+/// number changes).
+#[test]
+fn every_file_of_the_corpus_has_exactly_the_problems_it_announces() {
+    let mut wrong = Vec::new();
+    for path in cluster_files("tests/corpus/daos") {
+        let (_, sources, problems) = check(&path);
+        let mut found: Vec<String> =
+            problems.iter().map(|problem| expectation(&path, &sources, problem)).collect();
+        if found.is_empty() {
+            found.push("nothing".to_owned());
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let expected: Vec<&str> =
+            text.lines().map_while(|line| line.strip_prefix("# expect: ")).collect();
+        if expected == found {
+            continue;
+        }
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            let body: Vec<&str> = text.lines().skip(expected.len()).collect();
+            let header = found.iter().map(|line| format!("# expect: {line}\n"));
+            let header: String = header.collect();
+            fs::write(&path, format!("{header}{}\n", body.join("\n"))).unwrap();
+        }
+        let messages: Vec<&str> = problems.iter().map(|problem| &problem.message[..]).collect();
+        wrong.push(format!(
+            "{}:\n  expected {expected:?}\n  found {found:?}\n  {messages:#?}",
+            path.display()
+        ));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The codes that the rules can give, by the names of their constants.
+fn codes_of_the_rules() -> Vec<String> {
+    let listed = fs::read_to_string(folder("src/diag/codes.rs")).unwrap();
+    let code_of = |name: &str| {
+        let line = listed
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("pub const {name}: Code = Code(\"")));
+        line.unwrap().trim_end_matches("\");").to_owned()
+    };
+    let mut codes = BTreeSet::new();
+    for entry in fs::read_dir(folder("src/daos/rules")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for part in text.split("codes::").skip(1) {
+            let is_name = |c: &char| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_';
+            let name: String = part.chars().take_while(is_name).collect();
+            if !name.is_empty() {
+                codes.insert(code_of(&name));
+            }
+        }
+    }
+    codes.into_iter().collect()
+}
+
+#[test]
+fn each_rule_has_a_failing_and_a_passing_file_in_the_corpus() {
+    let files = cluster_files("tests/corpus/daos");
+    let is_named = |path: &PathBuf, start: &str, is_passing: bool| {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        name.starts_with(start) && name.ends_with("-ok") == is_passing
+    };
+    let lacks = |code: &String| {
+        let start = format!("{}-", code.to_lowercase());
+        let fails = files
+            .iter()
+            .filter(|path| is_named(path, &start, false))
+            .any(|path| fs::read_to_string(path).unwrap().contains(&format!(" {code} ")));
+        let passes = files
+            .iter()
+            .filter(|path| is_named(path, &start, true))
+            .any(|path| fs::read_to_string(path).unwrap().starts_with("# expect: nothing\n"));
+        !(fails && passes)
+    };
+    let codes = codes_of_the_rules();
+    let lacking: Vec<&String> = codes.iter().filter(|code| lacks(code)).collect();
+    assert!(codes.len() > 60 && lacking.is_empty(), "of {}: {lacking:?}", codes.len());
+}
+
+#[test]
+fn the_bases_of_the_corpus_and_the_examples_have_no_errors() {
+    for (name, expected) in [
+        ("tests/corpus/daos/base/lab.toml", vec![]),
+        ("tests/corpus/daos/base/metal.toml", vec![]),
+        ("examples/lab3.toml", vec!["warning NF505 17:11", "warning NF526 28:87"]),
+        (
+            "examples/titan.toml",
+            vec!["warning DAOS-714 85:14", "warning NF505 os-alma89.toml:3:11"],
+        ),
+    ] {
+        let path = folder(name);
+        let (cluster, sources, problems) = check(&path);
+        let found: Vec<String> =
+            problems.iter().map(|problem| expectation(&path, &sources, problem)).collect();
+        assert!(cluster.is_some(), "{name}: {problems:#?}");
+        assert_eq!(found, expected, "{name}: {problems:#?}");
     }
 }
 
-fn nic(key: &str, name: &str, net: &str) -> Nic {
-    Nic {
-        key: key.into(),
-        name: text(name),
-        net: Some(text(net)),
-        is_boot: key == "mgmt",
-        pci: None,
-        domain: None,
-        numa: None,
-        mtu: None,
-        link: Link::Ethernet,
-        span: span(),
-    }
+/// A cluster file of this repository without its problems.
+fn cluster(name: &str) -> Cluster {
+    check(&folder(name)).0.unwrap()
 }
 
-fn kind(roles: &[&str], nics: Vec<Nic>, engines: Vec<Engine>) -> Kind {
-    Kind {
-        hw: Hw {
-            name: text("vm"),
-            firmware: Firmware::Bios,
-            cpu: CpuVendor::Intel,
-            memory: at(ByteSize::from_gib(12)),
-            mem_total: None,
-            sockets: 1,
-            cores: Some(at(4)),
-            install_disk: DiskRule {
-                by_path: None,
-                by_id: None,
-                serial: None,
-                wwn: None,
-                bus: Some("virtio".into()),
-                min: Some(ByteSize::from_gib(40)),
-                max: None,
-                span: span(),
-            },
-            nics,
-            nvme: BTreeMap::new(),
-            console: None,
-            bmc: None,
-            disk_boot: DiskBoot::Sanboot,
-            vm: Some(Vm { disk: ByteSize::from_gib(40), has_iommu: false }),
-        },
-        roles: roles.iter().map(|role| text(role)).collect(),
-        os: Os {
-            release: text("8.10"),
-            mirror: text("http://mirror"),
-            tree: Tree::Kickstart,
-            selinux: Selinux::Disabled,
-            firewall: Firewall::Disabled,
-            epel: true,
-            epel_url: String::new(),
-            locale: String::new(),
-            keyboard: String::new(),
-            root_password: None,
-            ssh_keys: vec![],
-            kernel_args: BTreeSet::from(["transparent_hugepage=never".to_owned()]),
-            packages: BTreeMap::new(),
-            services: BTreeSet::new(),
-            ports: BTreeSet::new(),
-            sysctl: BTreeSet::new(),
-            modules: BTreeSet::new(),
-        },
-        run_as: Some(text("root")),
-        engines,
-        own_overlays: vec![],
-        vars: BTreeMap::new(),
-        ranges: vec!["node0".into()],
-        span: span(),
-        n_nodes: 1,
-    }
+/// The first kind with `role`, and its first node.
+fn kind_with<'a>(cluster: &'a Cluster, role: &'a str) -> (&'a Kind, &'a nodeforge::cluster::Node) {
+    let node = cluster.nodes_with_role(role).next().unwrap();
+    (cluster.kind_of(node), node)
 }
 
-fn scm(size: ScmSize) -> Scm {
-    Scm {
-        class: at(ScmClass::Ram),
-        size: Some(at(size)),
-        mount: text("/mnt/daos{n}"),
-        list: vec![],
-        hugepages_disabled: false,
-        span: span(),
-    }
-}
-
-fn bdev(class: BdevClass, list: &[&str], roles: &[BdevRole]) -> Bdev {
-    Bdev {
-        class: at(class),
-        list: at(list.iter().map(|device| text(device)).collect()),
-        size: (class == BdevClass::File).then(|| at(ByteSize::from_gib(16))),
-        roles: roles.iter().map(|role| at(*role)).collect(),
-        busid_range: None,
-        span: span(),
-    }
-}
-
-fn engine(fabric_nic: usize, port: u32, targets: u32, bdevs: Vec<Bdev>) -> Engine {
-    Engine {
-        targets: at(targets),
-        helpers: at(targets / 4),
-        first_core: None,
-        numa: None,
-        fabric: text("mgmt"),
-        fabric_nic,
-        port: at(port),
-        scm: scm(ScmSize::Fixed(ByteSize::from_gib(4))),
-        bdevs,
-        log_mask: None,
-        log_file: text("/var/log/daos/daos_engine.{n}.log"),
-        env: vec![],
-        env_pass_through: vec![],
-        span: span(),
-    }
-}
-
-fn node(name: &str, kind: usize) -> Node {
-    Node {
-        name: NodeName::new(name),
-        kind,
-        rack: None,
-        nics: vec![NodeNic::default(); 3],
-        serial: None,
-        bmc_ip: None,
-        fault_path: None,
-        span: span(),
-    }
-}
-
-fn cluster(daos: Daos, kinds: Vec<Kind>, nodes: Vec<Node>) -> Cluster {
-    Cluster {
-        name: "lab3".into(),
-        domain: "lab.local".into(),
-        timezone: "UTC".into(),
-        ntp: vec![],
-        boot: Boot {
-            url: text("http://192.168.3.1"),
-            overlay: at(OverlayVia::Http),
-            secrets: at(SecretsVia::Token),
-        },
-        daos,
-        nets: BTreeMap::new(),
-        repos: BTreeMap::new(),
-        kinds,
-        nodes,
-        racks: BTreeMap::new(),
-        allow: vec![],
-        vars: BTreeMap::new(),
-        top: span(),
-    }
-}
-
-/// The cluster of examples/lab3.toml, as far as DAOS's files go.
-fn lab3() -> Cluster {
-    use BdevRole::{Data, Meta, Wal};
-    let mgmt = || vec![nic("mgmt", "enp0s8", "mgmt")];
-    let mut engine =
-        engine(0, 31416, 1, vec![bdev(BdevClass::File, &["/var/daos/bdev0"], &[Meta, Wal, Data])]);
-    engine.scm.mount = text("/mnt/daos_scm");
-    engine.first_core = Some(at(0));
-    let kinds = vec![
-        kind(&["admin", "server"], mgmt(), vec![engine.clone()]),
-        kind(&["server"], mgmt(), vec![engine]),
-        kind(&["client"], mgmt(), vec![]),
-    ];
-    let nodes = vec![node("node0", 0), node("node1", 1), node("node2", 2)];
-    cluster(daos("ofi+tcp;ofi_rxm", &["node0"]), kinds, nodes)
-}
-
-/// What a YAML 1.1 reader that is not ours makes of `yaml`.
-fn read_by_pyyaml(yaml: &str) -> serde_json::Value {
-    let script = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)";
+/// What PyYAML, a YAML 1.1 reader that is not ours, makes of each text. Duplicate keys fail.
+fn read_by_pyyaml(texts: &[String]) -> Vec<Value> {
+    let script = r#"
+import json, sys, yaml
+class Strict(yaml.SafeLoader):
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"duplicate key among {keys}"
+        return super().construct_mapping(node, deep)
+json.dump([yaml.load(text, Strict) for text in json.load(sys.stdin)], sys.stdout)
+"#;
     let mut python = Command::new("python3")
         .args(["-c", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("python3 starts");
-    python.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
+    let mut stdin = python.stdin.take().unwrap();
+    stdin.write_all(json!(texts).to_string().as_bytes()).unwrap();
+    drop(stdin);
     let output = python.wait_with_output().unwrap();
-    assert!(output.status.success(), "PyYAML refuses:\n{yaml}");
+    assert!(output.status.success(), "PyYAML refuses a file");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
 fn the_server_file_of_lab3_is_as_documented() {
-    let cluster = lab3();
-    let yaml = daos::server_yaml(&cluster, &cluster.kinds[0], &cluster.nodes[0]);
+    let cluster = cluster("examples/lab3.toml");
+    let (kind, node) = kind_with(&cluster, "server");
+    let yaml = daos::server_yaml(&cluster, kind, node);
     assert_eq!(
         yaml,
         r#"# daos_server.yml of lab3, for DAOS 2.6.0. Made by nodeforge; change the cluster file instead.
@@ -293,66 +232,91 @@ engines:
 }
 
 #[test]
-fn agent_and_control_files_agree_with_the_server_file() {
-    let cluster = lab3();
-    let agent = daos::agent_yaml(&cluster, &cluster.kinds[2]);
+fn agent_and_control_files_of_lab3_agree_with_the_server_file() {
+    let cluster = cluster("examples/lab3.toml");
+    let agent = daos::agent_yaml(&cluster, kind_with(&cluster, "client").0);
     let control = daos::control_yaml(&cluster);
     assert_eq!(
-        read_by_pyyaml(&agent),
-        serde_json::json!({
-            "name": "daos_server", "access_points": ["node0"], "port": 10001,
-            "transport_config": {"allow_insecure": true},
-            "log_file": "/var/log/daos/daos_agent.log",
-            "fabric_ifaces": [
-                {"numa_node": 0, "devices": [{"iface": "enp0s8", "domain": "enp0s8"}]}
-            ],
-        })
-    );
-    assert_eq!(
-        read_by_pyyaml(&control),
-        serde_json::json!({
-            "name": "daos_server", "port": 10001, "hostlist": ["node0", "node1"],
-            "transport_config": {"allow_insecure": true},
-        })
+        read_by_pyyaml(&[agent, control]),
+        [
+            json!({
+                "name": "daos_server", "access_points": ["node0"], "port": 10001,
+                "transport_config": {"allow_insecure": true},
+                "log_file": "/var/log/daos/daos_agent.log",
+                "fabric_ifaces": [
+                    {"numa_node": 0, "devices": [{"iface": "enp0s8", "domain": "enp0s8"}]}
+                ],
+            }),
+            json!({
+                "name": "daos_server", "port": 10001, "hostlist": ["node0", "node1"],
+                "transport_config": {"allow_insecure": true},
+            }),
+        ]
     );
 }
 
 #[test]
+fn a_client_has_the_nics_of_each_numa_node_with_their_domains() {
+    let cluster = cluster("tests/corpus/daos/base/metal.toml");
+    let agent = daos::config::agent_config(&cluster, kind_with(&cluster, "client").0);
+    assert_eq!(
+        serde_json::to_value(&agent.fabric_ifaces).unwrap(),
+        json!([
+            {"numa_node": 0, "devices": [{"iface": "fab0", "domain": "mlx5_0"}]},
+            {"numa_node": 1, "devices": [{"iface": "fab1", "domain": "mlx5_1"}]},
+        ])
+    );
+}
+
+#[test]
+fn an_auto_size_is_what_memory_allows_in_whole_gib() {
+    let cluster = cluster("examples/titan.toml");
+    let (kind, node) = kind_with(&cluster, "server");
+    let config = daos::config::server_config(&cluster, kind, node);
+    let sizes: Vec<Option<u64>> =
+        config.engines.iter().map(|engine| engine.storage[0].scm_size).collect();
+    // MemTotal 1006.2 GiB - 26 GiB of hugepages - 16 GiB reserved - 2 × 1.5 GiB, halved.
+    assert_eq!(sizes, [Some(480), Some(480)]);
+}
+
+#[test]
 fn only_the_fault_path_differs_between_nodes_of_a_kind() {
-    let mut cluster = lab3();
-    let shared = daos::ServerYaml::of_kind(&cluster, &cluster.kinds[0]);
+    let mut cluster = cluster("examples/lab3.toml");
+    let at = cluster.nodes_with_role("server").next().unwrap().kind;
+    let shared = daos::ServerYaml::of_kind(&cluster, &cluster.kinds[at]);
     let without = shared.for_node(&cluster.nodes[0]);
     cluster.nodes[0].fault_path = Some("/r01/node0".into());
     let with = shared.for_node(&cluster.nodes[0]);
     let line = "fault_path: /r01/node0\n";
     assert_eq!(with.matches(line).count(), 1);
     assert_eq!(with.replace(line, ""), without);
-    let whole = daos::config::server_config(&cluster, &cluster.kinds[0], &cluster.nodes[0]);
-    let whole = serde_json::to_value(&whole).unwrap();
-    assert_eq!(read_by_pyyaml(&with), whole);
+    let whole = daos::config::server_config(&cluster, &cluster.kinds[at], &cluster.nodes[0]);
+    assert_eq!(read_by_pyyaml(&[with]), [serde_json::to_value(&whole).unwrap()]);
 }
 
 #[test]
 fn strings_that_look_like_something_else_stay_strings() {
-    let mut cluster = lab3();
-    let kind = &mut cluster.kinds[0];
-    kind.engines[0].bdevs = vec![bdev(
-        BdevClass::Nvme,
-        &["0000:17:00.0", "0000:5e:00.0", "0000:01:00.0", "10000:81:00.0"],
-        &[],
-    )];
-    kind.engines[0].env =
+    let mut cluster = cluster("examples/titan.toml");
+    let at = cluster.nodes_with_role("server").next().unwrap().kind;
+    let span = cluster.top;
+    let text = |text: &str| Sited { value: text.to_owned(), span };
+    let engine = &mut cluster.kinds[at].engines[0];
+    engine.bdevs[0].list.value =
+        ["0000:17:00.0", "0000:5e:00.0", "0000:01:00.0", "10000:81:00.0"].map(text).into();
+    engine.env =
         ["yes", "1e3", "0x10", "012", "1:30", "null", "~", "2001-01-01", "a: b", "#x", "a #b", ""]
             .map(text)
             .into();
-    for name in
-        ["yes", "on", "n", "0777", "1_000", "1.5", ".inf", "=", "<<", "- x", "12:30:45", "0b1"]
-    {
+    let names =
+        ["yes", "on", "n", "0777", "1_000", "1.5", ".inf", "=", "<<", "- x", "12:30:45", "0b1"];
+    let (mut files, mut configs) = (Vec::new(), Vec::new());
+    for name in names {
         cluster.daos.system_name = text(name);
         cluster.nodes[0].fault_path = Some(format!("/{name}"));
-        let (kind, node) = (&cluster.kinds[0], &cluster.nodes[0]);
-        let config = serde_json::to_value(daos::config::server_config(&cluster, kind, node));
-        let yaml = daos::server_yaml(&cluster, kind, node);
-        assert_eq!(read_by_pyyaml(&yaml), config.unwrap(), "from:\n{yaml}");
+        let (kind, node) = (&cluster.kinds[at], &cluster.nodes[0]);
+        files.push(daos::server_yaml(&cluster, kind, node));
+        let config = daos::config::server_config(&cluster, kind, node);
+        configs.push(serde_json::to_value(&config).unwrap());
     }
+    assert_eq!(read_by_pyyaml(&files), configs, "from:\n{}", files[0]);
 }

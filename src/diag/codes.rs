@@ -112,7 +112,6 @@ pub const TOO_FEW_CORES: Code = Code("NF532");
 pub const NUMA_MISMATCH: Code = Code("NF533");
 pub const UNEVEN_TARGETS: Code = Code("NF534");
 pub const BUSID_RANGE: Code = Code("NF535");
-pub const LOOPBACK_NAME: Code = Code("NF536");
 pub const NO_DOMAIN: Code = Code("NF537");
 pub const DEVICE_PATH: Code = Code("NF538");
 
@@ -258,7 +257,6 @@ pub const MEANINGS: &[Meaning] = &[
     Meaning { code: NUMA_MISMATCH, title: "an engine and its NIC on different NUMA nodes" },
     Meaning { code: UNEVEN_TARGETS, title: "targets that do not spread evenly over the devices" },
     Meaning { code: BUSID_RANGE, title: "a range of PCI buses that cannot be read" },
-    Meaning { code: LOOPBACK_NAME, title: "a node's name that stands for the loopback address" },
     Meaning { code: NO_DOMAIN, title: "a fabric NIC whose domain is not given" },
     Meaning { code: DEVICE_PATH, title: "a block device that is not under /dev" },
 ];

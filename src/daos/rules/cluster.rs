@@ -20,9 +20,8 @@ pub(super) fn check(cluster: &Cluster, findings: &mut Findings<'_>) {
     check_admins(cluster, findings);
     check_control_metadata(cluster, findings);
     check_log_masks(cluster, findings);
-    check_numbers(cluster, findings);
+    check_core_dump_filter(cluster, findings);
     check_packages(cluster, findings);
-    check_names(cluster, findings);
     check_variables(&cluster.daos.client_env, cluster, findings);
 }
 
@@ -149,14 +148,6 @@ const PROVIDERS: [&str; 15] = [
 
 fn check_provider(cluster: &Cluster, findings: &mut Findings<'_>) {
     let provider = &cluster.daos.provider;
-    if provider.is_empty() {
-        findings.push(
-            Diagnostic::error(codes::NO_PROVIDER, "no fabric provider is named")
-                .at(provider.span)
-                .help("choose one, like `provider = \"ofi+tcp;ofi_rxm\"`"),
-        );
-        return;
-    }
     if provider.contains(',') || !PROVIDERS.contains(&provider.as_str()) {
         let message = format!("DAOS has no fabric provider `{}`", provider.value);
         findings.push(
@@ -186,33 +177,22 @@ pub(super) fn needs_ofed(provider: &str) -> bool {
     provider.starts_with("ofi+verbs") || (provider.starts_with("ucx+") && provider != "ucx+tcp")
 }
 
-/// Whether the provider finds its device by the interface's name alone.
-pub(super) fn is_by_interface(provider: &str) -> bool {
+/// Whether the provider's traffic is routed like any other.
+pub(super) fn is_routed(provider: &str) -> bool {
     provider.starts_with("ofi+tcp") || provider == "ucx+tcp"
 }
 
 fn check_control_ports(cluster: &Cluster, findings: &mut Findings<'_>) {
     let daos = &cluster.daos;
-    if daos.port.value == 0 {
-        findings.push(
-            Diagnostic::error(codes::BAD_PORT, "port 0 is no port")
-                .at(daos.port.span)
-                .help("leave `port` out for 10001"),
-        );
-    }
     let telemetry = [&daos.telemetry_port, &daos.agent.telemetry_port].into_iter().flatten();
-    for port in telemetry {
-        if port.value == 0 || port.value == daos.port.value {
-            let message = match port.value {
-                0 => "port 0 is no port".to_owned(),
-                port => format!("port {port} is wanted by telemetry and by the control plane"),
-            };
-            findings.push(
-                Diagnostic::error(codes::BAD_PORT, message)
-                    .at(port.span)
-                    .help("9191 for servers and 9192 for agents are usual"),
-            );
-        }
+    for port in telemetry.filter(|port| port.value == daos.port.value) {
+        let message =
+            format!("port {} is wanted by telemetry and by the control plane", port.value);
+        findings.push(
+            Diagnostic::error(codes::BAD_PORT, message)
+                .at(port.span)
+                .help("9191 for servers and 9192 for agents are usual"),
+        );
     }
 }
 
@@ -245,20 +225,16 @@ pub(super) fn check_whole_gib(what: &str, size: &Sited<ByteSize>, findings: &mut
 
 fn check_fault_path(cluster: &Cluster, findings: &mut Findings<'_>) {
     let Some(path) = &cluster.daos.fault_path else { return };
-    let levels: Vec<&str> = path.split('/').skip(1).collect();
-    if !path.starts_with('/') || levels.iter().any(|level| level.trim().is_empty()) {
-        let message = format!("`{}` is no fault path", path.value);
+    // That it starts at the root and has no empty level was checked when it was read.
+    let n_levels = path.split('/').skip(1).count();
+    if n_levels > 2 {
         findings.push(
-            Diagnostic::error(codes::FAULT_PATH, message)
-                .at(path.span)
-                .help("write one or two levels below `/`, like `/{rack}/{name}`"),
-        );
-    } else if levels.len() > 2 {
-        let message = format!("a fault path of {} levels: DAOS takes two", levels.len());
-        findings.push(
-            Diagnostic::error(codes::FAULT_PATH_DEPTH, message)
-                .at(path.span)
-                .help("keep the level that fails together, like `/{rack}/{name}`"),
+            Diagnostic::error(
+                codes::FAULT_PATH_DEPTH,
+                format!("a fault path of {n_levels} levels: DAOS takes two"),
+            )
+            .at(path.span)
+            .help("keep the level that fails together, like `/{rack}/{name}`"),
         );
     }
 }
@@ -358,16 +334,8 @@ fn check_log_masks(cluster: &Cluster, findings: &mut Findings<'_>) {
     }
 }
 
-fn check_numbers(cluster: &Cluster, findings: &mut Findings<'_>) {
+fn check_core_dump_filter(cluster: &Cluster, findings: &mut Findings<'_>) {
     let daos = &cluster.daos;
-    if let Some(pages) = daos.nr_hugepages.as_ref().filter(|pages| pages.value > 0x7fff_ffff) {
-        let message = format!("{} hugepages are more than DAOS can count", pages.value);
-        findings.push(
-            Diagnostic::error(codes::HUGEPAGES_RANGE, message)
-                .at(pages.span)
-                .help("leave `nr_hugepages` out: DAOS computes it"),
-        );
-    }
     // A byte in DAOS's reader.
     if let Some(filter) = daos.core_dump_filter.as_ref().filter(|filter| filter.value > 255) {
         let message = format!("core_dump_filter {} does not fit into 8 bits", filter.value);
@@ -392,24 +360,6 @@ fn check_packages(cluster: &Cluster, findings: &mut Findings<'_>) {
                 "set `gpgcheck = true` and \
                  `gpgkey = [\"https://packages.daos.io/RPM-GPG-KEY-2023\"]`",
             ),
-        );
-    }
-}
-
-/// A server that finds itself at 127.0.0.1 tells the others to reach it there, and its rank
-/// never joins.
-fn check_names(cluster: &Cluster, findings: &mut Findings<'_>) {
-    for node in cluster.nodes.iter().filter(|node| {
-        let name = node.name.as_str();
-        name.split('.').next() == Some("localhost")
-    }) {
-        findings.push(
-            Diagnostic::error(
-                codes::LOOPBACK_NAME,
-                format!("the name `{}` stands for 127.0.0.1 on every node", node.name),
-            )
-            .at(node.span)
-            .help("choose another name"),
         );
     }
 }

@@ -39,13 +39,6 @@ fn check_engine(cluster: &Cluster, kind: &Kind, engine: &Engine, findings: &mut 
 
 fn check_threads(engine: &Engine, findings: &mut Findings<'_>) {
     let (targets, helpers) = (&engine.targets, &engine.helpers);
-    if targets.value == 0 {
-        findings.push(
-            Diagnostic::error(codes::BAD_CONFIG, "an engine without targets")
-                .at(targets.span)
-                .help("give it at least one target; a multiple of its SSDs is best"),
-        );
-    }
     // `dss_tgt_nr_check` (src/engine/init.c) cuts them without more than a line in the log.
     if helpers.value > targets.value.saturating_mul(2) {
         let message = format!(
@@ -69,9 +62,8 @@ fn last_port(engine: &Engine) -> u64 {
 /// DAOS checks only that ports are positive: 70000 loads, and the engine then fails.
 fn check_ports(cluster: &Cluster, engine: &Engine, findings: &mut Findings<'_>) {
     let port = &engine.port;
-    if port.value == 0 || last_port(engine) > 65535 {
+    if last_port(engine) > 65535 {
         let message = match port.value {
-            0 => "port 0 is no port".to_owned(),
             port if port > 65535 => format!("port {port} does not exist; the last one is 65535"),
             port => format!("an engine at port {port} needs ports up to {}", last_port(engine)),
         };
@@ -182,7 +174,8 @@ fn check_unique(kind: &Kind, findings: &mut Findings<'_>) {
     report_twice(findings, codes::SAME_BDEV, "use", bdevs, "each device belongs to one engine");
 }
 
-/// Reports each value that a second engine has; within one engine it is another rule's.
+/// Reports the values that a second engine has, once for each two engines; a value that
+/// comes twice in one engine is another rule's.
 fn report_twice(
     findings: &mut Findings<'_>,
     code: Code,
@@ -191,19 +184,30 @@ fn report_twice(
     help: &str,
 ) {
     let mut seen: BTreeMap<String, (usize, Span)> = BTreeMap::new();
+    let mut shared: BTreeMap<(usize, usize), Vec<(String, Span, Span)>> = BTreeMap::new();
     for (at, value, span) in values {
-        let Some((first, first_span)) = seen.get(&value).copied() else {
-            seen.insert(value, (at, span));
-            continue;
-        };
-        if first != at {
-            let message = format!("engines {first} and {at} both {verb} {value}");
-            let mut diagnostic = Diagnostic::error(code, message).at(span).help(help);
-            if first_span != span {
-                diagnostic = diagnostic.also(first_span, format!("engine {first}"));
+        match seen.get(&value).copied() {
+            None => {
+                seen.insert(value, (at, span));
             }
-            findings.push(diagnostic);
+            Some((first, _)) if first == at => {}
+            Some((first, first_span)) => {
+                shared.entry((first, at)).or_default().push((value, span, first_span));
+            }
         }
+    }
+    for ((first, at), values) in shared {
+        let (value, span, first_span) = &values[0];
+        let more = match values.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let message = format!("engines {first} and {at} both {verb} {value}{more}");
+        let mut diagnostic = Diagnostic::error(code, message).at(*span).help(help);
+        if first_span != span {
+            diagnostic = diagnostic.also(*first_span, format!("engine {first}"));
+        }
+        findings.push(diagnostic);
     }
 }
 

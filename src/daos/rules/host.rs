@@ -1,11 +1,9 @@
 //! Rules about what an engine asks of its box: memory, cores, IOMMU, disk, fabric.
 
-use crate::cluster::{
-    BdevClass, Cluster, CpuVendor, DiskRule, Engine, Hw, Kind, ScmClass, ScmSize,
-};
+use crate::cluster::{BdevClass, Cluster, DiskRule, Engine, Hw, Kind, ScmClass, ScmSize};
 use crate::daos::config::{self, numbered};
 use crate::daos::memory::{self, Demand, EngineShape, MIN_RAMDISK, MemTotal, in_gib};
-use crate::daos::rules::cluster::{is_by_interface, needs_ofed};
+use crate::daos::rules::cluster::{is_routed, needs_ofed};
 use crate::daos::rules::{Findings, HAS, NODES};
 use crate::daos::versions::{self, NeedsHugepages, TransparentHugepages};
 use crate::diag::{Diagnostic, Span, codes};
@@ -267,17 +265,14 @@ fn check_access_to_ssds(cluster: &Cluster, kind: &Kind, findings: &mut Findings<
             .help("leave `disable_vfio` out"),
         );
     }
-    let args = &kind.os.kernel_args;
-    let is_off = args.contains("intel_iommu=off")
-        || args.contains("iommu=off")
-        || args.contains("amd_iommu=off");
-    // The kernel turns AMD's on by itself, Intel's only when told to.
-    let is_on = kind.hw.cpu == CpuVendor::Amd || args.contains("intel_iommu=on");
+    // The resolver turns Intel's on, and the kernel AMD's by itself.
+    let off = ["intel_iommu=off", "amd_iommu=off", "iommu=off"];
+    let is_off = off.into_iter().any(|argument| kind.os.kernel_args.contains(argument));
     let has_none = kind.hw.vm.as_ref().is_some_and(|vm| !vm.has_iommu);
-    if is_off || !is_on || has_none {
+    if is_off || has_none {
         let help = match has_none {
             true => "set `iommu = true` in the hw's `vm`, or `run_as = \"root\"`",
-            false => "add \"intel_iommu=on\" to `os.kernel_args` (and VT-d in the firmware)",
+            false => "take the argument that turns it off out of `kernel_args`",
         };
         findings.push(
             Diagnostic::error(
@@ -393,7 +388,7 @@ pub(super) fn check_client(cluster: &Cluster, kind: &Kind, findings: &mut Findin
         let nets = config::engine_nets(cluster).into_iter().collect::<Vec<_>>().join(", ");
         let message = format!("{NODES} {HAS} no NIC on the engines' network ({nets})");
         // Only tcp is routed; there the agent looks for a NIC itself.
-        let diagnostic = match is_by_interface(provider) {
+        let diagnostic = match is_routed(provider) {
             true => Diagnostic::warning(codes::NO_CLIENT_FABRIC, message),
             false => Diagnostic::error(codes::NO_CLIENT_FABRIC, message),
         };
@@ -401,7 +396,9 @@ pub(super) fn check_client(cluster: &Cluster, kind: &Kind, findings: &mut Findin
             diagnostic.at(kind.span).help("add a NIC with that `net` to the hw of these clients"),
         );
     }
-    if is_by_interface(provider) {
+    let is_of_cornelis_or_slingshot =
+        ["ofi+opx", "ofi+cxi"].iter().any(|name| provider.starts_with(name));
+    if !needs_ofed(provider) && !is_of_cornelis_or_slingshot {
         return;
     }
     for nic in nics.into_iter().filter(|nic| nic.domain.is_none()) {
