@@ -320,3 +320,198 @@ fn strings_that_look_like_something_else_stay_strings() {
     }
     assert_eq!(read_by_pyyaml(&files), configs, "from:\n{}", files[0]);
 }
+
+/// A cluster of the matrix, as a cluster file over base/metal.toml.
+struct Combination {
+    class: &'static str,
+    n_tiers: usize,
+    n_engines: usize,
+    provider: &'static str,
+    security: &'static str,
+    version: &'static str,
+}
+
+impl Combination {
+    /// Three classes × one to three tiers × one or two engines × three providers × insecure
+    /// or certificates × two versions.
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for class in ["nvme", "file", "kdev"] {
+            for (n_tiers, n_engines) in [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)] {
+                for provider in ["ofi+tcp;ofi_rxm", "ofi+verbs;ofi_rxm", "ucx+dc_x"] {
+                    for security in ["insecure", "certificates"] {
+                        for version in ["2.6.0", "2.8.0"] {
+                            all.push(Self {
+                                class,
+                                n_tiers,
+                                n_engines,
+                                provider,
+                                security,
+                                version,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn cluster_file(&self) -> String {
+        let base = folder("tests/corpus/daos/base/metal.toml");
+        let engines: String = (0..self.n_engines).map(|at| self.engine(at)).collect();
+        format!(
+            "format = 1\ninclude = [\"{}\"]\n[daos]\nversion = \"{}\"\nprovider = \"{}\"\n\
+             security = \"{}\"\n\n[hw.r760]\ninstall_disk = {{ bus = \"sata\", min = \"200GiB\" }}\n{engines}",
+            base.display(),
+            self.version,
+            self.provider,
+            self.security
+        )
+    }
+
+    fn engine(&self, at: usize) -> String {
+        let roles: &[&str] = match self.n_tiers {
+            1 => &[r#""wal", "meta", "data""#],
+            2 => &[r#""wal""#, r#""data", "meta""#],
+            _ => &[r#""wal""#, r#""meta""#, r#""data""#],
+        };
+        let tiers = roles.iter().enumerate().map(|(tier, roles)| {
+            let (device, size) = match self.class {
+                "nvme" => (format!("0000:{:02x}:00.0", 0x17 + 16 * at + tier), ""),
+                "file" => (format!("/var/daos/engine{at}-{tier}"), "size = \"4GiB\", "),
+                _ => (format!("/dev/disk/by-id/e{at}t{tier}"), ""),
+            };
+            let class = self.class;
+            format!(
+                "  {{ class = \"{class}\", list = [\"{device}\"], {size}roles = [{roles}] }},\n"
+            )
+        });
+        format!(
+            "[[role.server.engine]]\nnuma = {at}\nfabric = \"fab{at}\"\ntargets = 4\n\
+             scm = {{ class = \"ram\", size = \"auto\" }}\nbdev = [\n{}]\n",
+            tiers.collect::<String>()
+        )
+    }
+}
+
+/// The keys of the three files by DAOS's documentation: `!` marks those without which a
+/// server of the matrix does not start.
+fn schema(version: &str) -> Value {
+    let (replicas, hotplug) = match version {
+        "2.8.0" => ("mgmt_svc_replicas", "disable_hotplug"),
+        _ => ("access_points", "enable_hotplug"),
+    };
+    let text = fs::read_to_string(folder("tests/corpus/daos/keys.json")).unwrap();
+    let text = text.replace("$REPLICAS", replicas).replace("$HOTPLUG", hotplug);
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What is wrong with `value` by `schema`, each with its path.
+fn faults(value: &Value, schema: &Value, path: &str) -> Vec<String> {
+    match (schema, value) {
+        (Value::Object(keys), Value::Object(found)) => {
+            let known = |key: &str| keys.get(key).or_else(|| keys.get(&format!("{key}!")));
+            let unknown = found.keys().filter(|key| known(key).is_none());
+            let unknown = unknown.map(|key| format!("{path}.{key} is unknown"));
+            let needed = keys.keys().filter_map(|key| key.strip_suffix('!'));
+            let missing = needed.filter(|key| !found.contains_key(*key));
+            let missing = missing.map(|key| format!("{path}.{key} is missing"));
+            let inside = found.iter().filter_map(|(key, value)| {
+                Some(faults(value, known(key)?, &format!("{path}.{key}")))
+            });
+            unknown.chain(missing).chain(inside.flatten()).collect()
+        }
+        (Value::Array(of), Value::Array(found)) if !found.is_empty() => {
+            found.iter().flat_map(|value| faults(value, &of[0], &format!("{path}[]"))).collect()
+        }
+        (Value::String(kind), value) => {
+            let is_right = match kind.as_str() {
+                "text" => value.is_string(),
+                "int" => value.is_u64(),
+                _ => value.is_boolean(),
+            };
+            (!is_right).then(|| format!("{path} is {value}, not {kind}")).into_iter().collect()
+        }
+        _ => vec![format!("{path} is {value}, against {schema}")],
+    }
+}
+
+#[test]
+fn every_combination_gives_files_that_parse_strictly_and_agree() {
+    let combinations = Combination::all();
+    let folder = tempfile::tempdir().unwrap();
+    let mut texts = Vec::new();
+    for (at, combination) in combinations.iter().enumerate() {
+        let path = folder.path().join(format!("{at}.toml"));
+        fs::write(&path, combination.cluster_file()).unwrap();
+        let (cluster, _, problems) = check(&path);
+        let messages: Vec<&String> = problems.iter().map(|problem| &problem.message).collect();
+        assert!(messages.is_empty(), "{messages:?} from\n{}", combination.cluster_file());
+        let cluster = cluster.unwrap();
+        let (kind, node) = kind_with(&cluster, "server");
+        texts.push(daos::server_yaml(&cluster, kind, node));
+        texts.push(daos::agent_yaml(&cluster, kind_with(&cluster, "client").0));
+        texts.push(daos::control_yaml(&cluster));
+    }
+    let files = read_by_pyyaml(&texts);
+    assert_eq!(files.len(), 3 * 3 * 3 * 2 * 3 * 2 * 2);
+    for ((combination, files), texts) in
+        combinations.iter().zip(files.chunks(3)).zip(texts.chunks(3))
+    {
+        let [server, agent, control] = files else { panic!("three files each") };
+        for (name, file) in
+            [("daos_server.yml", server), ("daos_agent.yml", agent), ("daos_control.yml", control)]
+        {
+            let found = faults(file, &schema(combination.version)[name], name);
+            assert!(found.is_empty(), "{found:?} in\n{}", texts.join("\n"));
+        }
+        assert_agree(combination, server, agent, control);
+    }
+}
+
+#[test]
+fn the_schema_of_the_matrix_finds_unknown_missing_and_mistyped_keys() {
+    let file = json!({
+        "name": "daos_server", "port": "10001", "hostlist": ["node0"], "host_list": [],
+        "transport_config": {},
+    });
+    assert_eq!(
+        faults(&file, &schema("2.6.0")["daos_control.yml"], "control"),
+        [
+            "control.host_list is unknown",
+            "control.port is \"10001\", not int",
+            "control.transport_config.allow_insecure is missing",
+        ]
+    );
+}
+
+fn assert_agree(combination: &Combination, server: &Value, agent: &Value, control: &Value) {
+    let points = ["srv1", "srv2", "srv3"];
+    let replicas = server.get("access_points").or_else(|| server.get("mgmt_svc_replicas"));
+    assert_eq!(replicas, Some(&json!(points)));
+    assert_eq!(agent["access_points"], json!(points));
+    assert_eq!(control["hostlist"], json!(["srv1", "srv2", "srv3", "srv4", "srv5", "srv6"]));
+    let is_insecure = combination.security == "insecure";
+    for file in [server, agent, control] {
+        assert_eq!(file["name"], "daos_server");
+        assert_eq!(file["port"], 10001);
+        assert_eq!(file["transport_config"]["allow_insecure"], is_insecure);
+        assert_eq!(file["transport_config"].get("key").is_none(), is_insecure);
+        assert_eq!(
+            file["transport_config"].get("ca_cert"),
+            server["transport_config"].get("ca_cert")
+        );
+    }
+    assert_eq!(server["provider"], combination.provider);
+    let engines = server["engines"].as_array().unwrap();
+    assert_eq!(engines.len(), combination.n_engines);
+    let devices = |numa: usize| &agent["fabric_ifaces"][numa]["devices"][0];
+    for (numa, engine) in engines.iter().enumerate() {
+        assert_eq!(engine["storage"].as_array().unwrap().len(), 1 + combination.n_tiers);
+        assert_eq!(engine["pinned_numa_node"], numa);
+        assert_eq!(agent["fabric_ifaces"][numa]["numa_node"], numa);
+        assert_eq!(engine["fabric_iface"], devices(numa)["iface"]);
+        assert_eq!(devices(numa)["domain"], format!("mlx5_{numa}"));
+    }
+}

@@ -184,7 +184,8 @@ fn report_twice(
     help: &str,
 ) {
     let mut seen: BTreeMap<String, (usize, Span)> = BTreeMap::new();
-    let mut shared: BTreeMap<(usize, usize), Vec<(String, Span, Span)>> = BTreeMap::new();
+    // By the two engines: the first value they share, its places, and how many there are.
+    let mut shared: BTreeMap<(usize, usize), (String, [Span; 2], usize)> = BTreeMap::new();
     for (at, value, span) in values {
         match seen.get(&value).copied() {
             None => {
@@ -192,20 +193,20 @@ fn report_twice(
             }
             Some((first, _)) if first == at => {}
             Some((first, first_span)) => {
-                shared.entry((first, at)).or_default().push((value, span, first_span));
+                let spans = [span, first_span];
+                shared.entry((first, at)).or_insert((value, spans, 0)).2 += 1;
             }
         }
     }
-    for ((first, at), values) in shared {
-        let (value, span, first_span) = &values[0];
-        let more = match values.len() {
+    for ((first, at), (value, [span, first_span], n_values)) in shared {
+        let more = match n_values {
             1 => String::new(),
             n => format!(" and {} more", n - 1),
         };
         let message = format!("engines {first} and {at} both {verb} {value}{more}");
-        let mut diagnostic = Diagnostic::error(code, message).at(*span).help(help);
+        let mut diagnostic = Diagnostic::error(code, message).at(span).help(help);
         if first_span != span {
-            diagnostic = diagnostic.also(*first_span, format!("engine {first}"));
+            diagnostic = diagnostic.also(first_span, format!("engine {first}"));
         }
         findings.push(diagnostic);
     }
