@@ -515,3 +515,44 @@ fn assert_agree(combination: &Combination, server: &Value, agent: &Value, contro
         assert_eq!(devices(numa)["domain"], format!("mlx5_{numa}"));
     }
 }
+
+#[test]
+fn the_plan_of_titan_shows_the_arithmetic() {
+    let text = daos::sizing::size(&cluster("examples/titan.toml")).to_string();
+    let of_kind = |nodes: &str, n_nodes: usize, n_data: usize| {
+        format!(
+            "{nodes} ({n_nodes} nodes, hw r760)
+  MemTotal    1006.2 GiB (estimated: 1024 GiB of memory less 17.7 GiB for the kernel and crashkernel)
+  hugepages   13312 of 2 MiB = 26 GiB
+  reserved    16 GiB system + 2 × 1.5 GiB engine
+  scm         at most 480.6 GiB an engine
+  left        20.2 GiB beside hugepages and full RAM disks
+  cores       34 of 64
+  engine 0    NUMA 0, fab0 port 31316, 12 targets + 3 helpers on 17 cores; scm 480 GiB; 1 nvme for wal+meta; 3 nvme for data
+  engine 1    NUMA 1, fab1 port 31416, 12 targets + 3 helpers on 17 cores; scm 480 GiB; 1 nvme for wal+meta; {n_data} nvme for data
+"
+        )
+    };
+    let expected = format!(
+        "DAOS 2.6.0, access points srv001, srv129, srv257, srv385, srv512
+formatted by adm1
+
+{}
+{}
+cluster: 512 servers, 1024 engines, 12288 targets, 480 TiB of RAM disks, 4092 SSDs
+",
+        of_kind("srv[001-016,021-512]", 508, 3),
+        of_kind("srv[017-020]", 4, 2)
+    );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn the_plan_of_lab3_counts_its_files() {
+    let text = daos::sizing::size(&cluster("examples/lab3.toml")).to_string();
+    let last = text.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "cluster: 2 servers, 2 engines, 2 targets, 8 GiB of RAM disks, 32 GiB in files"
+    );
+}

@@ -10,9 +10,13 @@
 //! paths in comments are relative to its `src/control/`.
 
 pub mod config;
+pub mod explain;
+pub mod immutable;
 pub mod memory;
 pub mod rules;
+pub mod sizing;
 pub mod versions;
 mod yaml;
 
 pub use config::{ServerYaml, agent_yaml, control_yaml, server_yaml};
+pub use explain::explain;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::{Cluster, Engine, Kind, Link, NetKind, Nic, Sited};
+use crate::cluster::{Bdev, Cluster, Engine, Kind, Link, NetKind, Nic, Sited};
 use crate::daos::config::{bdev_class, numbered};
 use crate::daos::rules::{Findings, cluster, storage};
 use crate::daos::versions::{self, TransparentHugepages};
@@ -168,10 +168,20 @@ fn check_unique(kind: &Kind, findings: &mut Findings<'_>) {
     });
     report_twice(findings, codes::SAME_PMEM, "use", pmem, "one PMem device an engine");
     let bdevs = engines().flat_map(|(at, engine)| {
-        let devices = engine.bdevs.iter().flat_map(|bdev| bdev.list.iter());
-        devices.map(move |device| (at, device.value.to_ascii_lowercase(), device.span))
+        let devices = engine.bdevs.iter().flat_map(|bdev| {
+            bdev.list.iter().map(|device| (device, device_span(bdev, device.span)))
+        });
+        devices.map(move |(device, span)| (at, device.value.to_ascii_lowercase(), span))
     });
     report_twice(findings, codes::SAME_BDEV, "use", bdevs, "each device belongs to one engine");
+}
+
+/// The device where the tier names it, or the tier where it takes a list of the hw.
+fn device_span(bdev: &Bdev, device: Span) -> Span {
+    let tier = bdev.span;
+    let is_within =
+        device.source == tier.source && device.start >= tier.start && device.end <= tier.end;
+    if is_within { device } else { tier }
 }
 
 /// Reports the values that a second engine has, once for each two engines; a value that
@@ -359,6 +369,6 @@ fn check_fabric_classes(cluster: &Cluster, kind: &Kind, findings: &mut Findings<
 }
 
 /// `nvme tier`, `file tier` or `kdev tier`, for messages.
-pub(super) fn tier_name(bdev: &crate::cluster::Bdev) -> String {
+pub(super) fn tier_name(bdev: &Bdev) -> String {
     format!("{} tier", bdev_class(bdev.class.value))
 }

@@ -106,7 +106,7 @@ fn report_low_memory(cluster: &Cluster, kind: &Kind, demand: &Demand, findings: 
         Diagnostic::warning(
             codes::PAPER_MEMORY,
             format!(
-                "{NODES} {HAS} {} of memory, hardly the {} needed",
+                "{NODES} {HAS} {} of memory, and MemTotal hardly the {} needed",
                 in_gib(has),
                 in_gib(needed)
             ),
