@@ -23,6 +23,7 @@ use crate::cluster::resolve::nodes::NodeDraft;
 use crate::cluster::resolve::reader::Reader;
 use crate::cluster::schema::{CLUSTER_FILE, NODE_KEYS};
 use crate::cluster::text::TextKind;
+use crate::daos;
 use crate::diag::{Diagnostic, Problems, SourceMap, Span, codes};
 use crate::range::{self, NodeName};
 use crate::toml_doc::{Item, Table, check_required};
@@ -40,6 +41,7 @@ impl Cluster {
         let is_whole = !reader.has_gaps && !had_errors;
         let mut found = reader.problems;
         if is_whole {
+            daos::rules::check(&cluster, &mut found);
             found.allow(cluster.allow.iter().map(|code| (code.value.as_str(), code.span)));
         }
         problems.extend(found.into_sorted());
