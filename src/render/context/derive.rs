@@ -68,7 +68,7 @@ impl ClusterContext {
 
 impl KindContext {
     /// What the nodes of `kind` share; `owners` are the lines for files of their overlays
-    /// that are not root's (see [`owner_lines`](crate::render::overlay::owner_lines)).
+    /// that are not root's (see [`owner_lines`](crate::render::overlay::Renderer::owner_lines)).
     pub fn of(cluster: &Cluster, kind: &Kind, owners: Vec<TmpfilesLine>) -> Self {
         let mut site_vars = vars(&cluster.vars);
         site_vars.extend(vars(&kind.vars));
@@ -518,7 +518,9 @@ fn connection(
     let bond_over = kind.hw.nics.iter().find(
         |above| matches!(&above.link, Link::Bond { members, .. } if members.contains(&nic.key)),
     );
+    let ipv4 = ipv4(cluster, kind, nic, own);
     ConnectionValues {
+        key: nic.key.clone(),
         id: nic.name.value.clone(),
         uuid: connection_uuid(&cluster.name, node.name.as_str(), &nic.key),
         kind: match nic.link {
@@ -549,7 +551,8 @@ fn connection(
             _ => None,
         },
         master: bond_over.map(|bond| bond.name.value.clone()),
-        ipv4: ipv4(cluster, kind, nic, own),
+        without_address: ipv4.is_none() && bond_over.is_none(),
+        ipv4,
     }
 }
 

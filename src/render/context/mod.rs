@@ -283,6 +283,8 @@ pub struct NodeValues {
 /// One NetworkManager profile (`nm-settings(5)`, keyfile).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConnectionValues {
+    /// The NIC's key in the cluster file.
+    pub key: String,
     /// The interface name, and the profile's name.
     pub id: String,
     pub uuid: String,
@@ -301,6 +303,8 @@ pub struct ConnectionValues {
     /// The interface of the bond it belongs to.
     pub master: Option<String>,
     pub ipv4: Option<Ipv4Values>,
+    /// Whether it is up only for what lies over it; a bond's member is neither.
+    pub without_address: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -146,6 +146,7 @@ fn sample_node() -> NodeContext {
             serial: Some("7CXK1234".into()),
             formats: true,
             connections: vec![ConnectionValues {
+                key: "mgmt".into(),
                 id: "lan0".into(),
                 uuid: connection_uuid("lab3", "node0", "mgmt"),
                 kind: "ethernet".into(),
@@ -162,6 +163,7 @@ fn sample_node() -> NodeContext {
                     dns: "192.168.3.1;".into(),
                     dns_search: "lab.local;".into(),
                 }),
+                without_address: true,
             }],
             links: vec![LinkValues {
                 name: "lan0".into(),
