@@ -372,7 +372,9 @@ fn kind_values(cluster: &Cluster, kind: &Kind, owners: Vec<TmpfilesLine>) -> Kin
         tmpfiles.extend(certificate_lines(kind, run_as));
     }
     tmpfiles.extend(owners);
-    tmpfiles.sort_by(|a, b| (&a.path, &a.action).cmp(&(&b.path, &b.action)));
+    // As systemd-tmpfiles goes about it: what makes a path, then what adjusts it.
+    let adjusts = |line: &TmpfilesLine| matches!(line.action.as_str(), "z" | "Z");
+    tmpfiles.sort_by(|a, b| (&a.path, adjusts(a)).cmp(&(&b.path, adjusts(b))));
     let control_metadata =
         kind.has_control_metadata().then(|| cluster.daos.control_metadata.path.value.clone());
     let logs = |names: &[&str]| names.iter().map(|name| format!("{LOG_DIR}/{name}")).collect();

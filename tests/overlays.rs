@@ -1,0 +1,503 @@
+//! The built-in overlays: what they make of the example clusters, and what independent
+//! programs say of it.
+//!
+//! The trees are under golden/overlays/; `UPDATE_GOLDEN=1` writes them anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use nodeforge::builtin;
+use nodeforge::cluster::{Cluster, Node};
+use nodeforge::daos;
+use nodeforge::diag::{Color, Problems, SourceMap, render};
+use nodeforge::overlay::{self, LibraryFile, LibraryFiles};
+use nodeforge::render::context::{ClusterContext, DaosFiles, KindContext, NodeContext};
+use nodeforge::render::overlay::{OverlayUse, Renderer, Scope};
+use nodeforge::render::template::Values;
+use nodeforge::source;
+use nodeforge::tree::{Entry, FileTree, Placed, TreePath};
+
+struct Example {
+    cluster: Cluster,
+    renderer: Renderer,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[track_caller]
+fn example(name: &str) -> Example {
+    let mut source = source::read(&root().join(name), None).unwrap();
+    let mut problems = std::mem::take(&mut source.problems);
+    let cluster = Cluster::resolve(&source.doc, &source.map, &mut problems);
+    let overlays = overlay::read(&source.library.files, &mut source.map, &mut problems);
+    let renderer = Renderer::new(overlays, &source.map, &mut problems);
+    let drawn: Vec<String> = problems
+        .into_sorted()
+        .iter()
+        .filter(|problem| problem.is_error())
+        .map(|problem| render(problem, &source.map, Color::Never))
+        .collect();
+    assert!(drawn.is_empty(), "{}", drawn.join("\n"));
+    Example { cluster: cluster.unwrap(), renderer }
+}
+
+impl Example {
+    fn uses(&self, node: &Node) -> Vec<OverlayUse<'_>> {
+        let kind = self.cluster.kind_of(node);
+        let roles = kind.roles.iter().map(|role| role.value.as_str());
+        let mut uses = Vec::new();
+        for role in std::iter::once("common").chain(roles) {
+            let Some((role, overlays)) = self.cluster.layers.get_key_value(role) else { continue };
+            uses.extend(
+                overlays.iter().map(|overlay| OverlayUse { overlay: &overlay.value, role }),
+            );
+        }
+        uses
+    }
+
+    fn values(&self, node: &Node) -> Values {
+        let (cluster, kind) = (&self.cluster, self.cluster.kind_of(node));
+        let files = DaosFiles {
+            server_yaml: kind.is_server().then(|| daos::config::server_yaml(cluster, kind, node)),
+            agent_yaml: kind.is_client().then(|| daos::config::agent_yaml(cluster, kind)),
+        };
+        let owners = self.renderer.owner_lines(&self.uses(node));
+        let mut values =
+            Values::of(&ClusterContext::of(cluster, daos::config::control_yaml(cluster)));
+        values.set(&KindContext::of(cluster, kind, owners));
+        values.set(&NodeContext::of(cluster, node, files));
+        values
+    }
+
+    /// Everything the overlays give to a node, with the scope of each file.
+    #[track_caller]
+    fn tree(&self, name: &str) -> (FileTree, BTreeMap<String, Scope>) {
+        let node = self.cluster.node(name).unwrap();
+        let (uses, mut values) = (self.uses(node), self.values(node));
+        let (mut tree, mut scopes) = (FileTree::default(), BTreeMap::new());
+        for scope in [Scope::Cluster, Scope::Kind, Scope::Node] {
+            for used in &uses {
+                let part = self.renderer.render(&[*used], scope, &mut values).unwrap();
+                scopes.extend(part.entries().map(|(path, _)| (path.to_string(), scope)));
+                tree.overlay(&part).unwrap();
+            }
+        }
+        assert_eq!(self.renderer.clashes(&uses, &values), []);
+        (tree, scopes)
+    }
+}
+
+/// `mode owner scope path origin`, and where links point, one line an entry.
+fn listing(tree: &FileTree, scopes: &BTreeMap<String, Scope>) -> String {
+    let line = |(path, placed): (&TreePath, &Placed)| {
+        let scope = format!("{:?}", scopes[path.as_str()]).to_lowercase();
+        let kind = match &placed.entry {
+            Entry::Dir { .. } => "/".to_owned(),
+            Entry::File { .. } => String::new(),
+            Entry::Symlink { target } => format!(" -> {target}"),
+        };
+        format!(
+            "{} {} {scope:7} {path}{kind}  # {}\n",
+            placed.entry.mode(),
+            placed.owner,
+            placed.origin
+        )
+    };
+    tree.entries().map(line).collect()
+}
+
+fn files(tree: &FileTree) -> BTreeMap<String, String> {
+    let text = |placed: &Placed| match &placed.entry {
+        Entry::File { contents, .. } => Some(String::from_utf8(contents.to_vec()).unwrap()),
+        _ => None,
+    };
+    tree.entries().filter_map(|(path, placed)| Some((path.to_string(), text(placed)?))).collect()
+}
+
+/// Compares `files` with golden/overlays/`case`/; `UPDATE_GOLDEN=1` rewrites it instead.
+#[track_caller]
+fn assert_golden(case: &str, files: &BTreeMap<String, String>) {
+    let folder = root().join("tests/golden/overlays").join(case);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let _ = fs::remove_dir_all(&folder);
+        for (path, text) in files {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+    }
+    let entries = walkdir::WalkDir::new(&folder).into_iter().map(Result::unwrap);
+    let golden: BTreeMap<String, String> = entries
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| {
+            let path = entry.path().strip_prefix(&folder).unwrap().display().to_string();
+            (path, fs::read_to_string(entry.path()).unwrap())
+        })
+        .collect();
+    for (path, text) in files {
+        assert_eq!(Some(text), golden.get(path), "{case}/{path}; UPDATE_GOLDEN=1 writes it anew");
+    }
+    assert_eq!(files.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>(), "{case}");
+}
+
+#[track_caller]
+fn assert_node(example_name: &str, node: &str) {
+    let (tree, scopes) = example(example_name).tree(node);
+    let mut all = files(&tree);
+    all.insert("LISTING".into(), listing(&tree, &scopes));
+    let stem = Path::new(example_name).file_stem().unwrap().to_str().unwrap();
+    assert_golden(&format!("{stem}-{node}"), &all);
+}
+
+#[test]
+fn lab3_admin_and_server() {
+    assert_node("examples/lab3.toml", "node0");
+}
+
+#[test]
+fn lab3_client() {
+    assert_node("examples/lab3.toml", "node2");
+}
+
+#[test]
+fn titan_admin() {
+    assert_node("examples/titan.toml", "adm1");
+}
+
+#[test]
+fn titan_server() {
+    assert_node("examples/titan.toml", "srv017");
+}
+
+#[test]
+fn bonds_vlans_and_a_firewall() {
+    assert_node("tests/fixtures/overlays/bonded.toml", "box1");
+}
+
+/// Everything a node gets, below a folder of its own.
+fn unpacked(example_name: &str, node: &str) -> tempfile::TempDir {
+    let (tree, _) = example(example_name).tree(node);
+    let folder = tempfile::tempdir().unwrap();
+    for (path, placed) in tree.entries() {
+        let path = folder.path().join(path.as_str());
+        match &placed.entry {
+            Entry::Dir { .. } => fs::create_dir_all(path).unwrap(),
+            Entry::File { mode, contents } => {
+                fs::write(&path, contents).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode.bits())).unwrap();
+            }
+            Entry::Symlink { target } => std::os::unix::fs::symlink(target, path).unwrap(),
+        }
+    }
+    folder
+}
+
+/// What `program` says, on both streams.
+#[track_caller]
+fn said(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap_or_else(|fault| panic!("{command:?}: {fault}"));
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+const NODES: [(&str, &str); 5] = [
+    ("examples/lab3.toml", "node0"),
+    ("examples/lab3.toml", "node2"),
+    ("examples/titan.toml", "adm1"),
+    ("examples/titan.toml", "srv017"),
+    ("tests/fixtures/overlays/bonded.toml", "box1"),
+];
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    for (example, node) in NODES {
+        let folder = unpacked(example, node);
+        let units = folder.path().join("usr/lib/systemd/system");
+        fs::create_dir_all(&units).unwrap();
+        for daemon in ["daos_server", "daos_agent"] {
+            let unit = format!("[Service]\nType=simple\nExecStart=/usr/bin/{daemon}\n");
+            fs::write(units.join(format!("{daemon}.service")), unit).unwrap();
+            let program = folder.path().join("usr/bin").join(daemon);
+            fs::create_dir_all(program.parent().unwrap()).unwrap();
+            fs::write(&program, "").unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut verify = Command::new("systemd-analyze");
+        verify.arg("verify").arg(format!("--root={}", folder.path().display()));
+        verify.args(["nodeforge-firstboot.service", "daos_server.service", "daos_agent.service"]);
+        let (_, words) = said(&mut verify);
+        let complaints: Vec<&str> = words
+            .lines()
+            // Units of the system that the folder does not hold.
+            .filter(|line| !line.contains("Unit sysinit.target not found"))
+            .filter(|line| {
+                line.contains("nodeforge") || line.contains("daos_") || line.contains("nknown")
+            })
+            .collect();
+        assert_eq!(complaints, Vec::<&str>::new(), "{example} {node}");
+    }
+}
+
+/// Directives that systemd 239 of EL8 knows (systemd.unit(5), systemd.service(5),
+/// systemd.link(5), coredump.conf(5), journald.conf(5) of that version), as far as we use
+/// them: the one that verifies here is newer.
+#[test]
+fn only_directives_of_systemd_239_are_used() {
+    let known: BTreeSet<&str> = [
+        "Unit.Description",
+        "Unit.Documentation",
+        "Unit.Wants",
+        "Unit.After",
+        "Unit.Before",
+        "Unit.Requires",
+        "Unit.RequiresMountsFor",
+        "Unit.StartLimitIntervalSec",
+        "Unit.StartLimitBurst",
+        "Service.Type",
+        "Service.RemainAfterExit",
+        "Service.ExecStart",
+        "Service.StandardOutput",
+        "Service.StandardError",
+        "Service.TimeoutStartSec",
+        "Service.RestartSec",
+        "Service.User",
+        "Service.Group",
+        "Install.WantedBy",
+        "Match.MACAddress",
+        "Match.Path",
+        "Link.Name",
+        "Journal.Storage",
+        "Journal.SystemMaxUse",
+        "Journal.SystemKeepFree",
+        "Coredump.Storage",
+        "Coredump.Compress",
+        "Coredump.ProcessSizeMax",
+        "Coredump.ExternalSizeMax",
+        "Coredump.MaxUse",
+        "Coredump.KeepFree",
+    ]
+    .into();
+    for (example_name, node) in NODES {
+        let (tree, _) = example(example_name).tree(node);
+        for (path, text) in files(&tree).iter().filter(|(path, _)| path.starts_with("etc/systemd/"))
+        {
+            let mut section = "";
+            for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+                match line.strip_prefix('[') {
+                    Some(name) => section = name.trim_end_matches(']'),
+                    None => {
+                        let key = format!("{section}.{}", line.split('=').next().unwrap());
+                        assert!(known.contains(key.as_str()), "{path}: {key}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn python_reads_the_ini_files_as_they_are_meant() {
+    let folder = unpacked("tests/fixtures/overlays/bonded.toml", "box1");
+    let script = r#"
+import configparser, glob, json, sys
+found = {}
+for path in sorted(glob.glob("etc/NetworkManager/system-connections/*") + glob.glob("etc/yum.repos.d/*")):
+    parser = configparser.ConfigParser(strict=True, interpolation=None)
+    parser.read(path)
+    found[path.split("/")[-1]] = {s: sorted(parser[s]) for s in parser.sections()}
+print(json.dumps(found))
+"#;
+    let (is_fine, words) =
+        said(Command::new("python3").args(["-c", script]).current_dir(folder.path()));
+    assert!(is_fine, "{words}");
+    let found: BTreeMap<String, BTreeMap<String, Vec<String>>> =
+        serde_json::from_str(&words).unwrap();
+    let sections = |file: &str| found[file].keys().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(sections("lan0.nmconnection"), ["connection", "ethernet"]);
+    assert_eq!(sections("bond0.nmconnection"), ["bond", "connection", "ethernet", "ipv4", "ipv6"]);
+    assert_eq!(
+        sections("fab.200.nmconnection"),
+        ["connection", "ethernet", "ipv4", "ipv6", "vlan"]
+    );
+    assert_eq!(sections("almalinux.repo"), ["appstream", "baseos", "extras"]);
+    assert_eq!(found["lan0.nmconnection"]["connection"].last().unwrap(), "wait-device-timeout");
+}
+
+#[test]
+fn shellcheck_finds_nothing_in_the_scripts() {
+    let folder = unpacked("examples/lab3.toml", "node0");
+    let below = folder.path().join("usr/libexec/nodeforge");
+    let scripts = ["firstboot", "steps.d/10-owners", "steps.d/20-kernel-args"];
+    let scripts = scripts.map(|script| below.join(script));
+    assert_eq!(said(Command::new("shellcheck").args(scripts)), (true, String::new()));
+}
+
+/// The node's root with steps of the test's own.
+fn with_steps(steps: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = unpacked("examples/lab3.toml", "node0");
+    let below = folder.path().join("usr/libexec/nodeforge/steps.d");
+    fs::remove_dir_all(&below).unwrap();
+    fs::create_dir_all(&below).unwrap();
+    for (name, text) in steps {
+        executable(&below.join(name), text);
+    }
+    folder
+}
+
+fn executable(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("#!/bin/bash\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn first_boot(folder: &Path) -> (bool, String) {
+    let script = folder.join("usr/libexec/nodeforge/firstboot");
+    let (is_fine, words) = said(Command::new("bash").arg(script).env("NODEFORGE_ROOT", folder));
+    (is_fine, words.replace("in 1 s", "in 0 s"))
+}
+
+#[test]
+fn first_boot_runs_each_step_once_and_again_when_it_has_changed() {
+    let folder = with_steps(&[("20-b", "echo b"), ("10-a", "echo a"), ("README", "echo no")]);
+    let ran = "a\nnodeforge-firstboot: 10-a: done in 0 s\nb\nnodeforge-firstboot: 20-b: done in 0 s\nnodeforge-firstboot: all steps are done\n";
+    assert_eq!(first_boot(folder.path()), (true, ran.to_owned()));
+    executable(&folder.path().join("usr/libexec/nodeforge/steps.d/20-b"), "echo new");
+    let again = "nodeforge-firstboot: 10-a: was done before\nnew\nnodeforge-firstboot: 20-b: done in 0 s\nnodeforge-firstboot: all steps are done\n";
+    assert_eq!(first_boot(folder.path()), (true, again.to_owned()));
+}
+
+#[test]
+fn first_boot_stops_at_a_step_that_fails_and_goes_on_there_next_time() {
+    let folder =
+        with_steps(&[("10-a", "true"), ("20-b", "echo no disk; exit 3"), ("30-c", "echo c")]);
+    let (is_fine, words) = first_boot(folder.path());
+    assert!(!is_fine);
+    assert_eq!(
+        words,
+        "nodeforge-firstboot: 10-a: done in 0 s\nno disk\n\
+         nodeforge-firstboot: 20-b: FAILED: exit status 3; its own words stand above\n\
+         nodeforge-firstboot: DAOS stays down. Once it is mended: reboot, or start the DAOS unit, which runs this again\n"
+    );
+    executable(&folder.path().join("usr/libexec/nodeforge/steps.d/20-b"), "echo disk");
+    let words = first_boot(folder.path()).1;
+    assert!(words.starts_with("nodeforge-firstboot: 10-a: was done before\ndisk\n"), "{words}");
+}
+
+/// Runs one of our steps with `shims` in place of EL8's tools; what they were called with is
+/// in the folder's `calls`.
+fn step(folder: &Path, name: &str, shims: &[&str]) -> (i32, String, String) {
+    let bin = folder.join("shims");
+    for shim in shims {
+        let calls = folder.join("calls");
+        executable(&bin.join(shim), &format!("echo {shim} \"$@\" >>{}", calls.display()));
+    }
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let script = folder.join("usr/libexec/nodeforge/steps.d").join(name);
+    let mut command = Command::new("bash");
+    command.arg(script).env("NODEFORGE_ROOT", folder).env("PATH", path);
+    let output = command.output().unwrap();
+    let calls = fs::read_to_string(folder.join("calls")).unwrap_or_default();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), calls)
+}
+
+#[test]
+fn kernel_arguments_are_set_once_and_never_in_a_circle() {
+    let folder = unpacked("examples/lab3.toml", "node0");
+    let root = folder.path();
+    let run = || step(root, "20-kernel-args", &["grubby", "sync"]);
+    fs::create_dir_all(root.join("proc")).unwrap();
+    fs::write(root.join("proc/cmdline"), "root=/dev/vda1 transparent_hugepage=never\n").unwrap();
+    let text = "no boot entries on this node; add to its kernel line: intel_iommu=on\n";
+    assert_eq!(run(), (1, text.to_owned(), String::new()));
+    fs::create_dir_all(root.join("boot/loader/entries")).unwrap();
+    let calls = "grubby --update-kernel=ALL --args=intel_iommu=on\nsync\n";
+    let text = "set for the next boot: intel_iommu=on\n";
+    assert_eq!(run(), (75, text.to_owned(), calls.to_owned()));
+    let text = "the boot entries have them, the kernel still came up without: intel_iommu=on\n";
+    assert_eq!(run(), (1, text.to_owned(), calls.to_owned()));
+    fs::write(root.join("proc/cmdline"), "intel_iommu=on transparent_hugepage=never\n").unwrap();
+    assert_eq!(run(), (0, String::new(), calls.to_owned()));
+}
+
+#[test]
+fn owners_are_set_by_the_list_and_looked_at_afterwards() {
+    let folder = unpacked("examples/lab3.toml", "node0");
+    let root = folder.path();
+    let me = said(Command::new("stat").args(["--format=%U:%G"]).arg(root)).1;
+    let (user, group) = me.trim().split_once(':').unwrap();
+    fs::create_dir_all(root.join("var/daos")).unwrap();
+    let list = root.join("usr/lib/tmpfiles.d/nodeforge.conf");
+    fs::write(
+        &list,
+        format!("# x\nd /var/daos 0755 {user} {group} -\nz /gone 0400 nobody nobody -\n"),
+    )
+    .unwrap();
+    let calls = "systemd-tmpfiles --create nodeforge.conf\n";
+    let shims = ["systemd-tmpfiles"];
+    assert_eq!(step(root, "10-owners", &shims), (0, String::new(), calls.to_owned()));
+    fs::write(&list, "Z /var/daos - daos_server daos_server -\n").unwrap();
+    let text = format!(
+        "{}/var/daos belongs to {user}:{group}, not to daos_server:daos_server\n",
+        root.display()
+    );
+    assert_eq!(step(root, "10-owners", &shims), (1, text, calls.repeat(2)));
+}
+
+/// What a [`Renderer`] has to say of the built-in overlays with a site's files over them.
+fn problems_with(site: &[(&str, &str)]) -> Vec<String> {
+    let file = |(path, text): &(&str, &str)| {
+        let bytes = text.as_bytes().to_vec().into();
+        ((*path).to_owned(), LibraryFile { shown: path.into(), bytes })
+    };
+    let built_in = builtin::files().map(|(path, bytes)| {
+        (path.clone(), LibraryFile { shown: path.into(), bytes: bytes.into() })
+    });
+    let library: LibraryFiles =
+        overlay::shadow(built_in.collect(), site.iter().map(file).collect());
+    let (mut sources, mut problems) = (SourceMap::default(), Problems::default());
+    let overlays = overlay::read(&library, &mut sources, &mut problems);
+    Renderer::new(overlays, &sources, &mut problems);
+    let text = |problem: &nodeforge::diag::Diagnostic| {
+        let place = sources.place(problem.primary.as_ref().unwrap().span);
+        format!("{place} {} {} ({})", problem.code, problem.message, problem.help.join("; "))
+    };
+    problems.into_sorted().iter().map(text).collect()
+}
+
+#[test]
+fn the_built_in_overlays_mention_only_what_there_is() {
+    assert_eq!(problems_with(&[]), Vec::<String>::new());
+}
+
+#[test]
+fn a_site_is_told_what_is_wrong_with_its_overlays_without_any_node() {
+    let toml = "description = 'd'\nwhen = ['daos.secure == x']\n[link.'etc/x']\ntarget = '{{node.nam}}'\n[file.'etc/y']\neach = 'node.connections'\nname = '{uid}'\n";
+    let problems = problems_with(&[
+        ("overlays/site/overlay.toml", toml),
+        ("overlays/site/rootfs/etc/y.hbs", ""),
+        ("overlays/site/rootfs/etc/a.hbs", "{{#if no}}\n{{/if}}{{#each hosts}}{{adress}}{{/each}}"),
+        ("overlays/site/rootfs/etc/b.hbs", "x\n{{#if}}\n"),
+        ("overlays/site/rootfs/etc/c.hbs", "{{vars.anything}} {{> site/p}}"),
+        ("overlays/site/partials/p.hbs", "{{> site/q}}"),
+        ("overlays/site/partials/q.hbs", "\n {{> site/p}}"),
+        ("overlays/hosts/rootfs/etc/hosts.hbs", "{{cluster.nme}}"),
+    ]);
+    assert_eq!(
+        problems,
+        [
+            "overlays/hosts/rootfs/etc/hosts.hbs:1:3 NF302 `cluster.nme` is not defined (did you mean `name`?)",
+            "overlays/site/overlay.toml:2:9 NF302 `daos.secure` is not defined (did you mean `security`?)",
+            "overlays/site/overlay.toml:4:10 NF302 `node.nam` is not defined (did you mean `name`?)",
+            "overlays/site/overlay.toml:7:8 NF305 `node.connections` is no list of items with a `uid` ()",
+            "overlays/site/rootfs/etc/a.hbs:1:7 NF302 `no` is not defined (known here: boot, cluster, daos, engines, hosts, hw, kind, net, node, os, repos, roles, vars)",
+            "overlays/site/rootfs/etc/a.hbs:2:23 NF302 `hosts[].adress` is not defined (did you mean `address`?)",
+            "overlays/site/rootfs/etc/b.hbs:2:1 NF301 this is no template (braces come in pairs, and every block is closed: `{{#if x}}…{{/if}}`)",
+            "overlays/site/partials/q.hbs:2:2 NF303 templates include each other: site/q → site/p → site/q ()",
+        ]
+    );
+}
