@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use rayon::prelude::*;
 
 use crate::cluster::{Cluster, Node, OverlayVia, SecretsVia};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, codes};
 use crate::fetch::CachedImages;
 use crate::format::digest::Digest;
 use crate::format::{Archive, gzip, pack};
@@ -131,13 +131,34 @@ fn build_layers(
 }
 
 fn build_layer(tree: &FileTree, output: &Output) -> Result<Layer> {
-    let tar = pack(tree, Archive::Tar, gzip::Level::Small)?;
-    let cpio = pack(tree, Archive::Newc, gzip::Level::Small)?;
+    let packed = pack_layer(tree)?;
     let files = [
-        NewFile { name: plan::LAYER_CPIO, contents: Contents::Bytes(&cpio) },
-        NewFile { name: plan::LAYER_TAR, contents: Contents::Bytes(&tar) },
+        NewFile { name: plan::LAYER_CPIO, contents: Contents::Bytes(&packed.cpio) },
+        NewFile { name: plan::LAYER_TAR, contents: Contents::Bytes(&packed.tar) },
     ];
-    Ok(Layer { folder: output.stage(&files, None)?, tar })
+    output.stage(&files, None)?;
+    Ok(packed.into_layer())
+}
+
+/// The archives of a shared layer.
+struct PackedLayer {
+    tar: Vec<u8>,
+    cpio: Vec<u8>,
+}
+
+fn pack_layer(tree: &FileTree) -> Result<PackedLayer> {
+    Ok(PackedLayer {
+        tar: pack(tree, Archive::Tar, gzip::Level::Small)?,
+        cpio: pack(tree, Archive::Newc, gzip::Level::Small)?,
+    })
+}
+
+impl PackedLayer {
+    fn into_layer(self) -> Layer {
+        let files = [(plan::LAYER_CPIO, &self.cpio), (plan::LAYER_TAR, &self.tar)];
+        let entries = files.map(|(name, bytes)| (name.to_owned(), FileEntry::of(bytes)));
+        Layer { folder: Folder::of(BTreeMap::from(entries)), tar: self.tar }
+    }
 }
 
 fn build_group(
@@ -183,7 +204,45 @@ fn entry(cluster: &Cluster, node: &Node, folder: Folder) -> NodeEntry {
     }
 }
 
-/// Makes the files of one node; those that hold secrets go to the secret folder.
+/// The files of one node, secret or not.
+struct NodeArtifacts {
+    tar: Vec<u8>,
+    cpio: Vec<u8>,
+    kickstart: String,
+    install: Vec<u8>,
+}
+
+/// Whether the kickstart itself holds secrets.
+fn is_kickstart_secret(cluster: &Cluster, secrets: &KindSecrets) -> bool {
+    cluster.boot.secrets.value == SecretsVia::Embedded && !secrets.is_empty()
+}
+
+fn make_node(
+    cluster: &Cluster,
+    node: &Node,
+    renderer: &mut NodeRenderer<'_, '_>,
+    shared: &Shared<'_>,
+    secrets: &KindSecrets,
+) -> Result<NodeArtifacts, BuildError> {
+    let tree = renderer.own_tree(node).map_err(BuildError::Problems)?;
+    let tar = pack(&tree, Archive::Tar, gzip::Level::Fast).context("packing the overlay")?;
+    let cpio = pack(&tree, Archive::Newc, gzip::Level::Fast).context("packing the overlay")?;
+    let roles = install::layers(cluster.kind_of(node));
+    let layers: Vec<(String, &Layer)> =
+        roles.into_iter().map(|role| (role.clone(), &shared.layers[&role])).collect();
+    let root_hash = secrets.root_hash().filter(|_| is_kickstart_secret(cluster, secrets));
+    let files = NodeFiles {
+        overlay_sha256: Digest::of(&tar).to_string(),
+        embedded: embedded(cluster, node.name.as_str(), &tar, &layers, shared, secrets)?,
+        root_hash: root_hash.map(str::to_owned),
+    };
+    let kickstart =
+        renderer.kickstart(node, files).map_err(|fault| BuildError::Problems(vec![fault]))?;
+    let install = install_archive(cluster, &kickstart, &tar, &layers, shared)?;
+    Ok(NodeArtifacts { tar, cpio, kickstart, install })
+}
+
+/// Makes and stages the files of one node; those that hold secrets go to the secret folder.
 fn build_node(
     input: &BuildInput<'_>,
     node: &Node,
@@ -191,44 +250,49 @@ fn build_node(
     shared: &Shared<'_>,
     output: &Output,
 ) -> Result<Folder, BuildError> {
-    let cluster = input.cluster;
-    let kind = cluster.kind_of(node);
     let secrets = &input.secrets[node.kind];
+    let made = make_node(input.cluster, node, renderer, shared, secrets)?;
     let name = node.name.as_str();
-    let tree = renderer.own_tree(node).map_err(BuildError::Problems)?;
-    let tar = pack(&tree, Archive::Tar, gzip::Level::Fast).context("packing the overlay")?;
-    let cpio = pack(&tree, Archive::Newc, gzip::Level::Fast).context("packing the overlay")?;
-    let layers: Vec<(String, &Layer)> = install::layers(kind)
-        .into_iter()
-        .map(|role| (role.clone(), &shared.layers[&role]))
-        .collect();
-    let is_secret = cluster.boot.secrets.value == SecretsVia::Embedded && !secrets.is_empty();
-    let files = NodeFiles {
-        overlay_sha256: Digest::of(&tar).to_string(),
-        embedded: embedded(cluster, name, &tar, &layers, shared, secrets)?,
-        root_hash: if is_secret { secrets.root_hash().map(str::to_owned) } else { None },
-    };
-    let kickstart =
-        renderer.kickstart(node, files).map_err(|fault| BuildError::Problems(vec![fault]))?;
-    let install = install_archive(cluster, &kickstart, &tar, &layers, shared)?;
-    if !secrets.is_empty() && !is_secret {
-        output.add_secret(name, &format!("{name}.tar.gz"), secrets.bundle())?;
-    }
     let mut public = vec![
-        NewFile { name: plan::OVERLAY_CPIO, contents: Contents::Bytes(&cpio) },
-        NewFile { name: plan::OVERLAY_TAR, contents: Contents::Bytes(&tar) },
+        NewFile { name: plan::OVERLAY_CPIO, contents: Contents::Bytes(&made.cpio) },
+        NewFile { name: plan::OVERLAY_TAR, contents: Contents::Bytes(&made.tar) },
     ];
-    if is_secret {
-        output.add_secret(name, &format!("{name}.ks"), kickstart.as_bytes())?;
-        output.add_secret(name, &format!("{name}.install.cpio.gz"), &install)?;
+    if is_kickstart_secret(input.cluster, secrets) {
+        output.add_secret(name, &format!("{name}.ks"), made.kickstart.as_bytes())?;
+        output.add_secret(name, &format!("{name}.install.cpio.gz"), &made.install)?;
     } else {
         public.push(NewFile {
             name: plan::KICKSTART,
-            contents: Contents::Bytes(kickstart.as_bytes()),
+            contents: Contents::Bytes(made.kickstart.as_bytes()),
         });
-        public.push(NewFile { name: plan::INSTALL_CPIO, contents: Contents::Bytes(&install) });
+        public.push(NewFile { name: plan::INSTALL_CPIO, contents: Contents::Bytes(&made.install) });
+        if !secrets.is_empty() {
+            output.add_secret(name, &format!("{name}.tar.gz"), secrets.bundle())?;
+        }
     }
     Ok(output.stage(&public, None)?)
+}
+
+/// The kickstart of one node as `build` writes it, but without anything secret in it.
+///
+/// # Errors
+///
+/// [`BuildError`], as for a build.
+pub fn kickstart(
+    prepared: &Prepared<'_>,
+    cluster: &Cluster,
+    node: &Node,
+) -> Result<String, BuildError> {
+    let trees = prepared.layers().map_err(BuildError::Problems)?;
+    let layers = trees
+        .iter()
+        .map(|(name, tree)| Ok((name.clone(), pack_layer(tree)?.into_layer())))
+        .collect::<Result<BTreeMap<String, Layer>>>()?;
+    let folders = layers.iter().map(|(name, layer)| (name.clone(), layer.folder.clone())).collect();
+    let sums = layer_sums(&folders);
+    let shared = Shared { layers: &layers, layer_sums: sums.as_bytes() };
+    let mut renderer = prepared.nodes_of_kind(node.kind);
+    Ok(make_node(cluster, node, &mut renderer, &shared, &KindSecrets::default())?.kickstart)
 }
 
 /// The archives inside the kickstart, as `boot.overlay` and `boot.secrets` want them.
@@ -239,7 +303,7 @@ fn embedded(
     layers: &[(String, &Layer)],
     shared: &Shared<'_>,
     secrets: &KindSecrets,
-) -> Result<Vec<EmbeddedFile>> {
+) -> Result<Vec<EmbeddedFile>, BuildError> {
     let mut files: Vec<(String, &[u8])> = Vec::new();
     if cluster.boot.overlay.value == OverlayVia::Embedded {
         files.push(("SHA256SUMS".to_owned(), shared.layer_sums));
@@ -255,12 +319,15 @@ fn embedded(
     }
     let size = ByteSize::from_bytes(files.iter().map(|(_, bytes)| bytes.len() as u64).sum());
     if size > MAX_EMBEDDED {
-        bail!(
-            "the archives of {node} are {} KiB, too much for a kickstart ({} KiB at most): \
-             set `boot.overlay = \"http\"`",
-            size.bytes() >> 10,
-            MAX_EMBEDDED.bytes() >> 10,
+        let message = format!(
+            "the archives of {node} are {} KiB, too much for a kickstart",
+            size.bytes() >> 10
         );
+        let problem = Diagnostic::error(codes::EMBEDDED_TOO_LARGE, message)
+            .at(cluster.boot.overlay.span)
+            .help("set `overlay = \"http\"` or `\"media\"`")
+            .note(format!("at most {} KiB go into a kickstart", MAX_EMBEDDED.bytes() >> 10));
+        return Err(BuildError::Problems(vec![problem]));
     }
     Ok(files
         .into_iter()
@@ -268,16 +335,13 @@ fn embedded(
         .collect())
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// The bytes in base64, 76 characters a line (RFC 2045 §6.8).
+fn base64(bytes: &[u8]) -> Vec<String> {
     use base64::Engine;
 
     let text = base64::engine::general_purpose::STANDARD.encode(bytes);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(76)
-        .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"))
-        .collect();
-    lines.join("\n")
+    let lines = text.as_bytes().chunks(76);
+    lines.map(|line| std::str::from_utf8(line).expect("base64 is ASCII").to_owned()).collect()
 }
 
 fn install_archive(
@@ -372,7 +436,7 @@ impl BuildError {
     pub fn into_problems(self) -> Result<Vec<Diagnostic>> {
         match self {
             BuildError::Problems(problems) => Ok(problems),
-            BuildError::World(fault) => Err(anyhow!(fault)),
+            BuildError::World(fault) => Err(fault),
         }
     }
 }

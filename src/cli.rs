@@ -201,6 +201,20 @@ pub struct FetchArgs {
     #[arg(long, value_name = "FILE")]
     pub iso: Option<PathBuf>,
 
+    /// The signed CHECKSUM file of that ISO. Default: the one beside it, or the
+    /// mirror's.
+    #[arg(long, value_name = "FILE", requires = "iso")]
+    pub checksum: Option<PathBuf>,
+
+    /// Take the images out of the mirror's signed boot ISO instead of its tree, whose
+    /// checksums are not signed.
+    #[arg(long, conflicts_with = "iso")]
+    pub signed: bool,
+
+    /// Fetch even what is in the cache.
+    #[arg(long)]
+    pub again: bool,
+
     /// The public key that signed the ISOs' checksums.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,

@@ -1,21 +1,59 @@
 //! `nodeforge certs init`, `certs rotate` and `certs show`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::commands::Outcome;
+use crate::cli::{CertsVerb, ClusterArgs};
+use crate::commands::{Outcome, load};
+use crate::diag::Color;
 use crate::secrets::certificates::{
     self, CertificateFault, CertificateProblem, CertificateStore, EXPIRY_WARNING_DAYS,
     ExpiryReport, Lifetime, RotateScope, Rotated, Standing,
 };
+use crate::secrets::now_secs;
 
 /// How `certs show` writes its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportFormat {
     Text,
     Json,
+}
+
+/// The verbs `certs init`, `certs rotate` and `certs show`.
+///
+/// # Errors
+///
+/// As [`init`], [`rotate`] and [`show`].
+pub fn verb(verb: &CertsVerb, color: Color) -> Result<Outcome> {
+    let cluster = match verb {
+        CertsVerb::Init(args) => &args.cluster,
+        CertsVerb::Rotate(args) => &args.cluster,
+        CertsVerb::Show(args) => &args.cluster,
+    };
+    let args = ClusterArgs { cluster: cluster.clone(), site: None };
+    let Some(loaded) = load::resolved(&args, color)? else { return Ok(Outcome::Problems) };
+    let Some(settings) = &loaded.cluster.daos.certificates else {
+        bail!(
+            "{} names no folder: add `certificates = {{ dir = \"secrets/daos\" }}` to `[daos]`",
+            cluster.display(),
+        );
+    };
+    let (dir, lifetime) = (settings.dir.as_path(), Lifetime::of_days(settings.days));
+    let mut talk = io::stderr().lock();
+    match verb {
+        CertsVerb::Init(_) => init(dir, lifetime, now_secs(), &mut talk)?,
+        CertsVerb::Rotate(args) => {
+            let scope = if args.ca { RotateScope::Authority } else { RotateScope::Components };
+            rotate(dir, scope, lifetime, now_secs(), &mut talk)?;
+        }
+        CertsVerb::Show(args) => {
+            let format = if args.json { ReportFormat::Json } else { ReportFormat::Text };
+            return show(dir, format, now_secs(), &mut io::stdout().lock(), &mut talk);
+        }
+    }
+    Ok(Outcome::Done)
 }
 
 /// Makes an authority and all certificates in `dir`; says so on `talk`.

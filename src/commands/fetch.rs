@@ -7,6 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cli::FetchArgs;
+use crate::cluster::Tree;
+use crate::commands::{Outcome, build, load};
+use crate::diag::Color;
 use crate::fetch::{
     self, Client, Fetched, Freshness, ImageName, ImageSource, Location, Note, Request, Retries,
     Trust,
@@ -51,6 +55,42 @@ pub struct FetchOptions {
     /// AlmaLinux's public key; looked for on the mirror if not given.
     pub key: Option<PathBuf>,
     pub format: Format,
+}
+
+/// The verb: the images of every release that nodes of the cluster run.
+///
+/// # Errors
+///
+/// Fails on the first release that cannot be had; those before it are in the cache.
+pub fn verb(args: &FetchArgs, color: Color) -> Result<Outcome> {
+    let Some(loaded) = load::resolved(&args.cluster, color)? else { return Ok(Outcome::Problems) };
+    let cache = args.cache.clone().or_else(build::default_cache);
+    let releases = loaded.cluster.kinds.iter().map(|kind| Release {
+        release: kind.os.release.value.clone(),
+        mirror: kind.os.mirror.value.clone(),
+        tree: match kind.os.tree {
+            Tree::Kickstart => "kickstart".to_owned(),
+            Tree::Os => "os".to_owned(),
+        },
+    });
+    let also = [(args.install_img, ImageName::InstallImg), (args.boot_iso, ImageName::BootIso)];
+    let options = FetchOptions {
+        releases: releases.collect(),
+        from: match (&args.iso, args.signed) {
+            (Some(path), _) => {
+                ImagesFrom::IsoFile { path: path.clone(), checksum: args.checksum.clone() }
+            }
+            (None, true) => ImagesFrom::SignedIso,
+            (None, false) => ImagesFrom::Tree,
+        },
+        also: also.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, name)| name).collect(),
+        freshness: if args.again { Freshness::FetchAnew } else { Freshness::Cached },
+        cache: cache.context("there is no cache folder: give one with --cache")?,
+        key: args.key.clone(),
+        format: if args.json { Format::Json } else { Format::Paths },
+    };
+    run(&options, &mut std::io::stdout().lock(), &|note| eprintln!("{note}"))?;
+    Ok(Outcome::Done)
 }
 
 /// Fetches, and prints what is then in the cache to `out`; tells `tell` what goes on.

@@ -7,7 +7,8 @@ use anyhow::{Result, anyhow, bail};
 use crate::cli::ClusterArgs;
 use crate::cluster::{Cluster, Node};
 use crate::commands::report;
-use crate::diag::{Color, Diagnostic};
+use crate::daos;
+use crate::diag::{Color, Diagnostic, Problems};
 use crate::range::{self, NodeName};
 use crate::source::{self, Source};
 
@@ -15,15 +16,14 @@ use crate::source::{self, Source};
 pub struct Loaded {
     pub source: Source,
     pub cluster: Cluster,
-    /// Warnings and what is allowed, sorted.
-    pub problems: Vec<Diagnostic>,
 }
 
 /// Reads and resolves; draws the problems and returns `None` if the file has errors.
 pub fn resolved(args: &ClusterArgs, color: Color) -> Result<Option<Loaded>> {
     let (source, cluster, problems) = read(args)?;
+    let problems = sorted(problems, cluster.as_ref());
     match cluster.filter(|_| !problems.iter().any(Diagnostic::is_error)) {
-        Some(cluster) => Ok(Some(Loaded { source, cluster, problems })),
+        Some(cluster) => Ok(Some(Loaded { source, cluster })),
         None => {
             report::draw(&problems, &source.map, color)?;
             eprintln!("{}: {}", args.cluster.display(), report::summary(&problems));
@@ -34,12 +34,22 @@ pub fn resolved(args: &ClusterArgs, color: Color) -> Result<Option<Loaded>> {
 
 /// Reads and resolves; a cluster comes back if the file could be understood, even if rules
 /// are broken.
-pub fn read(args: &ClusterArgs) -> Result<(Source, Option<Cluster>, Vec<Diagnostic>)> {
+pub fn read(args: &ClusterArgs) -> Result<(Source, Option<Cluster>, Problems)> {
     let mut source = source::read(&args.cluster, args.site.as_deref())?;
     let mut problems = std::mem::take(&mut source.problems);
     let cluster = Cluster::resolve(&source.doc, &source.map, &mut problems);
-    let problems = problems.into_sorted();
+    if let Some(cluster) = &cluster {
+        daos::rules::check(cluster, &mut problems);
+    }
     Ok((source, cluster, problems))
+}
+
+/// All problems in order, those that the cluster file allows marked as such.
+pub fn sorted(mut problems: Problems, cluster: Option<&Cluster>) -> Vec<Diagnostic> {
+    if let Some(cluster) = cluster {
+        problems.allow(cluster.allow.iter().map(|code| (code.value.as_str(), code.span)));
+    }
+    problems.into_sorted()
 }
 
 /// The nodes that `range` names; all without one.

@@ -1,18 +1,24 @@
 //! One file a verb: turns arguments into domain options and calls the pipeline.
 
+mod build;
 pub mod certs;
 mod check;
+mod daos;
 pub mod fetch;
+mod init;
+mod lint;
 mod load;
 mod nodes;
 mod reference;
 mod report;
 pub mod secrets;
+mod show;
+mod verify;
 mod why;
 
 use anyhow::Result;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, SecretsVerb, Verb};
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +42,14 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Schema => reference::schema(),
         Verb::Completions(args) => reference::completions(args),
         Verb::Man(args) => reference::man(args),
-        _ => anyhow::bail!("not there yet"),
+        Verb::Build(args) => build::run(args, color),
+        Verb::Show(args) => show::run(args, color),
+        Verb::Verify(args) => verify::run(args),
+        Verb::Fetch(args) => fetch::verb(args, color),
+        Verb::Plan(args) => daos::plan(args, color),
+        Verb::Explain(args) => daos::explain(args),
+        Verb::Init(args) => init::run(args),
+        Verb::Secrets(SecretsVerb::Init(args)) => secrets::verb(args, color),
+        Verb::Certs(verb) => certs::verb(verb, color),
     }
 }

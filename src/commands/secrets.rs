@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::cluster::SecretRef;
-use crate::commands::certs;
+use crate::cli::SecretsInitArgs;
+use crate::cluster::{SecretRef, Security};
+use crate::commands::{Outcome, certs, load};
+use crate::diag::Color;
 use crate::secrets::certificates::Lifetime;
-use crate::secrets::{SecretText, hash_password, random_password};
+use crate::secrets::{SecretText, hash_password, now_secs, random_password};
 
 /// A secret that a cluster file names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +44,37 @@ pub struct InitOptions<'a> {
     /// The folder of certificates, when the cluster uses any.
     pub certificates: Option<(&'a Path, Lifetime)>,
     pub now_secs: i64,
+}
+
+/// The verb: makes the root password's hash and the certificates that a cluster file names.
+///
+/// # Errors
+///
+/// As [`init`].
+pub fn verb(args: &SecretsInitArgs, color: Color) -> Result<Outcome> {
+    let Some(loaded) = load::resolved(&args.cluster, color)? else { return Ok(Outcome::Problems) };
+    let cluster = &loaded.cluster;
+    let passwords = cluster.kinds.iter().filter_map(|kind| kind.os.root_password.as_ref());
+    let wanted = passwords
+        .map(|reference| WantedSecret {
+            what: SecretKind::RootPasswordHash,
+            reference: reference.value.clone(),
+        })
+        .collect();
+    let certificates = match (&cluster.daos.security.value, &cluster.daos.certificates) {
+        (Security::Certificates, Some(certificates)) => {
+            Some((certificates.dir.as_path(), Lifetime::of_days(certificates.days)))
+        }
+        _ => None,
+    };
+    let options = InitOptions { wanted: &wanted, certificates, now_secs: now_secs() };
+    let mut stdin = io::stdin().lock();
+    let password = match args.password_stdin {
+        true => PasswordSource::Line(&mut stdin),
+        false => PasswordSource::Random,
+    };
+    init(options, password, &mut io::stderr().lock())?;
+    Ok(Outcome::Done)
 }
 
 /// Makes every secret that does not exist yet and says on `talk` what it made.

@@ -22,6 +22,7 @@ mod signature;
 mod treeinfo;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,15 @@ pub enum Note {
     Info(String),
     /// Something that the user should decide about.
     Warning(String),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Info(text) => f.write_str(text),
+            Note::Warning(text) => write!(f, "warning: {text}"),
+        }
+    }
 }
 
 /// Where the images are taken from.

@@ -66,12 +66,16 @@ pub fn prepare<'a>(
     let mut templates = Templates::new();
     let mut template_sources = BTreeMap::new();
     let texts = texts(library, kickstart::FILES.iter().chain(further).copied(), problems);
-    for name in std::iter::once(&kickstart::TEMPLATE).chain(further) {
+    for name in further {
         let Some((shown, text)) = texts.get(name) else { continue };
         template_sources.insert((*name).to_owned(), sources.add(shown.clone(), (*text).to_owned()));
     }
     let text_of = |name: &str| texts.get(name).map(|(_, text)| *text);
-    let kickstart = kickstart::add_template(&mut templates, text_of);
+    // Places in it count the lines of the scripts it includes, so the source is the whole.
+    let kickstart = kickstart::template(text_of);
+    let shown = PathBuf::from("<kickstart with its scripts>");
+    template_sources.insert(kickstart::TEMPLATE.to_owned(), sources.add(shown, kickstart.clone()));
+    let kickstart = templates.add(kickstart::TEMPLATE, &kickstart);
     let further =
         further.iter().map(|name| (*name, text_of(name).map(|text| templates.add(name, text))));
     let added: Vec<_> = further.collect();

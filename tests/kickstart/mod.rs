@@ -25,7 +25,8 @@ fn profiles(file: &str) -> String {
 fn templates() -> Templates {
     let texts: BTreeMap<&str, String> = kickstart::FILES.map(|file| (file, profiles(file))).into();
     let mut templates = Templates::new();
-    kickstart::add_template(&mut templates, |file| texts.get(file).map(String::as_str)).unwrap();
+    let template = kickstart::template(|file| texts.get(file).map(String::as_str));
+    templates.add(kickstart::TEMPLATE, &template).unwrap();
     templates
 }
 

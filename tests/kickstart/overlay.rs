@@ -525,7 +525,7 @@ fn everything_may_be_in_the_kickstart_itself() {
             .into_iter()
             .map(|(name, bytes)| EmbeddedFile {
                 name: name["nodeforge-".len()..name.len() - ".ks".len()].to_owned(),
-                base64: base64(&bytes),
+                base64: base64(&bytes).lines().map(str::to_owned).collect(),
             })
             .collect(),
         ..media_context(&tree)

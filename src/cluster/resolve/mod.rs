@@ -23,7 +23,6 @@ use crate::cluster::resolve::nodes::NodeDraft;
 use crate::cluster::resolve::reader::Reader;
 use crate::cluster::schema::{CLUSTER_FILE, NODE_KEYS};
 use crate::cluster::text::TextKind;
-use crate::daos;
 use crate::diag::{Diagnostic, Problems, SourceMap, Span, codes};
 use crate::range::{self, NodeName};
 use crate::toml_doc::{Item, Table, check_required};
@@ -32,19 +31,14 @@ pub use why::{Rule, Said, Why, WhyError, why};
 
 impl Cluster {
     /// Returns the cluster that `doc` describes, or `None` if something in it was missing or
-    /// unreadable; `problems` then say what. A cluster with problems of other kinds (a broken
-    /// DAOS rule) is returned too: whether to build it is the caller's question.
+    /// unreadable; `problems` then say what. Whether DAOS would accept it is another question,
+    /// for [`daos::rules`](crate::daos::rules).
     pub fn resolve(doc: &ClusterDoc, sources: &SourceMap, problems: &mut Problems) -> Option<Self> {
         let had_errors = problems.has_errors();
         let mut reader = Reader::default();
         let cluster = Resolver::new(doc, sources, &mut reader).resolve(&mut reader);
         let is_whole = !reader.has_gaps && !had_errors;
-        let mut found = reader.problems;
-        if is_whole {
-            daos::rules::check(&cluster, &mut found);
-            found.allow(cluster.allow.iter().map(|code| (code.value.as_str(), code.span)));
-        }
-        problems.extend(found.into_sorted());
+        problems.extend(reader.problems.into_sorted());
         is_whole.then_some(cluster)
     }
 }

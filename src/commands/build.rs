@@ -1,0 +1,171 @@
+//! `nodeforge build`: the boot tree.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::build::{self, BuildInput, Built};
+use crate::cli::BuildArgs;
+use crate::cluster::Cluster;
+use crate::commands::{Outcome, lint, load, report};
+use crate::diag::{Color, Problems};
+use crate::fetch::{self, CachedImages};
+use crate::output::{Output, Published};
+use crate::plan::Plan;
+use crate::progress::{Progress, Unit};
+use crate::secrets::Reach;
+
+pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
+    let started = Instant::now();
+    let (mut source, cluster, mut problems) = load::read(&args.cluster)?;
+    let Some(cluster) = cluster else { return failed(args, problems, &source.map, color) };
+    let prepared = lint::prepare(&cluster, &mut source, &mut problems);
+    let secrets = lint::secrets(&cluster, Reach::Everything, &mut problems);
+    lint::packages(&cluster, None, &mut problems);
+    let problems = load::sorted(problems, Some(&cluster));
+    report::draw(&problems, &source.map, color)?;
+    let (Some(prepared), Outcome::Done) = (prepared, report::outcome(&problems, args.deny)) else {
+        eprintln!(
+            "{}: {}; nothing was built",
+            args.cluster.cluster.display(),
+            report::summary(&problems)
+        );
+        return Ok(Outcome::Problems);
+    };
+    let plan = Plan::of(&cluster, &load::selection(&cluster, args.only.as_deref())?);
+    let images = images(&cluster, args.cache.as_deref());
+    let input = BuildInput {
+        cluster: &cluster,
+        plan: &plan,
+        prepared: &prepared,
+        secrets: &secrets,
+        images: &images,
+    };
+    let output = Output::open(&args.out)?;
+    if let Some(damage) = output.damage() {
+        eprintln!("warning: the current generation is damaged and will be replaced: {damage}");
+    }
+    let progress = Progress::start("building", Some(plan.n_nodes() as u64), Unit::Nodes);
+    let built = build::build(&input, output, &progress);
+    progress.finish();
+    let built = match built {
+        Ok(built) => built,
+        Err(fault) => {
+            let mut problems = Problems::default();
+            problems.extend(fault.into_problems()?);
+            return failed(args, problems, &source.map, color);
+        }
+    };
+    warn_of_pending(&cluster, &images, &args.cluster.cluster);
+    match args.json {
+        true => print_json(&built)?,
+        false => describe(&built, args, started),
+    }
+    Ok(Outcome::Done)
+}
+
+fn failed(
+    args: &BuildArgs,
+    problems: Problems,
+    sources: &crate::diag::SourceMap,
+    color: Color,
+) -> Result<Outcome> {
+    let problems = problems.into_sorted();
+    report::draw(&problems, sources, color)?;
+    eprintln!(
+        "{}: {}; nothing was built",
+        args.cluster.cluster.display(),
+        report::summary(&problems)
+    );
+    Ok(Outcome::Problems)
+}
+
+/// The images in the cache, by release.
+fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String, CachedImages> {
+    let Some(cache) = cache.map(Path::to_owned).or_else(default_cache) else {
+        return BTreeMap::new();
+    };
+    let mut images = BTreeMap::new();
+    for kind in &cluster.kinds {
+        let release = &kind.os.release.value;
+        if !images.contains_key(release)
+            && let Some(found) = fetch::cached(&cache, release)
+        {
+            images.insert(release.clone(), found);
+        }
+    }
+    images
+}
+
+/// nodeforge in the user's cache folder.
+pub fn default_cache() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    fetch::default_folder(variable("XDG_CACHE_HOME").as_deref(), variable("HOME").as_deref())
+}
+
+fn warn_of_pending(cluster: &Cluster, images: &BTreeMap<String, CachedImages>, path: &Path) {
+    let mut pending: Vec<&str> = cluster
+        .kinds
+        .iter()
+        .map(|kind| kind.os.release.value.as_str())
+        .filter(|release| !images.contains_key(*release))
+        .collect();
+    pending.sort_unstable();
+    pending.dedup();
+    if !pending.is_empty() {
+        eprintln!(
+            "warning: the installer's kernel and initrd of {} are pending: `nodeforge fetch {}`, then build again",
+            pending.join(", "),
+            path.display(),
+        );
+    }
+}
+
+fn print_json(built: &Built) -> Result<()> {
+    let (state, generation, n_written, n_reused) = match built.published {
+        Published::Unchanged { generation } => ("unchanged", generation, 0, None),
+        Published::New { generation, n_written, n_reused } => {
+            ("new", generation, n_written, Some(n_reused))
+        }
+    };
+    let json = json!({
+        "state": state,
+        "generation": generation,
+        "nodes": built.n_nodes,
+        "artifacts": built.n_artifacts,
+        "bytes": built.size.bytes(),
+        "folders_written": n_written,
+        "folders_reused": n_reused,
+    });
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, &json)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+fn describe(built: &Built, args: &BuildArgs, started: Instant) {
+    let out = args.out.join("current");
+    let totals = format!(
+        "{} nodes, {} artefacts, {:.1} MiB",
+        built.n_nodes,
+        built.n_artifacts,
+        built.size.bytes() as f64 / f64::from(1 << 20),
+    );
+    let seconds = started.elapsed().as_secs_f64();
+    match built.published {
+        Published::Unchanged { generation } => {
+            eprintln!(
+                "{}: generation {generation} is up to date: {totals} ({seconds:.2} s)",
+                out.display()
+            );
+        }
+        Published::New { generation, n_written, n_reused } => eprintln!(
+            "{}: generation {generation}: {totals}; {n_written} folders written, {n_reused} as before ({seconds:.2} s)",
+            out.display(),
+        ),
+    }
+}
