@@ -1,0 +1,15 @@
+//! The integration tests, one binary.
+//!
+//! * [`support`]: programs, folders, listings; nothing that judges.
+//! * [`oracles`]: independent judges of what a build wrote. Each returns what it found
+//!   wrong, one line a finding, and is itself tested on an input that it must refuse.
+//! * [`boot`]: real kernels under QEMU.
+//! * [`layers`]: the module order of `src/lib.rs`.
+//!
+//! The programs the tests need come from `scripts/setup-tests`. Where one is missing a test
+//! fails if `CI` is set, and otherwise says on the terminal that it was skipped.
+
+mod boot;
+mod layers;
+mod oracles;
+mod support;

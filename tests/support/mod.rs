@@ -1,0 +1,143 @@
+//! What every test may use: programs, scratch folders, listings of trees.
+
+pub mod determinism;
+pub mod listing;
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Whether a test has to be skipped because one of `programs` is not installed.
+///
+/// Says so on the real standard error, past the test runner's capture.
+///
+/// # Panics
+///
+/// Panics instead where `CI` is set: a judge that is missing there has judged nothing.
+#[track_caller]
+pub fn lacks(programs: &[&str]) -> bool {
+    let missing: Vec<&str> =
+        programs.iter().copied().filter(|program| find_program(program).is_none()).collect();
+    if missing.is_empty() {
+        return false;
+    }
+    let missing = missing.join(", ");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{missing}: not installed; scripts/setup-tests installs what the tests need"
+    );
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("\nSKIPPED {test}: {missing} missing; run scripts/setup-tests\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    true
+}
+
+/// Where `program` is: in the tests' own Python environment, on `PATH`, or where Debian
+/// puts a user's programs and root's.
+pub fn find_program(program: &str) -> Option<PathBuf> {
+    if program == KERNEL {
+        return Some(guest_kernel()).filter(|path| path.exists());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::iter::once(tools_dir().join("python/bin"))
+        .chain(std::env::split_paths(&path))
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+/// The name under which [`lacks`] looks for the kernel that boot tests start.
+pub const KERNEL: &str = "the guest kernel";
+
+/// Debian's cloud kernel, as `scripts/setup-tests` unpacked it.
+pub fn guest_kernel() -> PathBuf {
+    tools_dir().join("kernel/vmlinuz")
+}
+
+/// `test-tools` in the target folder, filled by `scripts/setup-tests`.
+fn tools_dir() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp is in target");
+    target.join("test-tools")
+}
+
+/// A command for `program`, with a plain locale, UTC and no standard input.
+///
+/// # Panics
+///
+/// Panics where the program is missing: a test asks [`lacks`] first.
+#[track_caller]
+pub fn command(program: &str) -> Command {
+    let path = find_program(program).unwrap_or_else(|| panic!("{program}: not installed"));
+    let mut command = Command::new(path);
+    command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").stdin(Stdio::null());
+    command
+}
+
+/// Runs `program` to its end; the caller judges its exit code and output.
+#[track_caller]
+pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Output {
+    command(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("starting {program}: {error}"))
+}
+
+/// Runs one of the Python judges beside the Rust ones.
+#[track_caller]
+pub fn run_judge<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Output {
+    let script = repository().join("tests/oracles").join(script);
+    command("python")
+        .arg(script)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("starting python: {error}"))
+}
+
+/// Both streams of a finished program, as text, without blank lines.
+pub fn spoken_lines(output: &Output) -> Vec<String> {
+    [&output.stdout, &output.stderr]
+        .into_iter()
+        .flat_map(|stream| {
+            String::from_utf8_lossy(stream).lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .filter(|line| !line.trim().is_empty())
+        .collect()
+}
+
+/// The root of the checkout.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// An empty folder that goes with the value.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("nodeforge-test-").tempdir().unwrap()
+}
+
+/// Writes `contents` to `root/path`, with the folders above it.
+#[track_caller]
+pub fn write(root: &Path, path: &str, contents: impl AsRef<[u8]>) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, contents).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// Sets the permission bits of `root/path`.
+#[track_caller]
+pub fn set_mode(root: &Path, path: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(root.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The files below `root` whose path there satisfies `wanted`, relative, in path order.
+pub fn files_below(root: &Path, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    walkdir::WalkDir::new(root)
+        .sort_by_file_name()
+        .into_iter()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned())
+        .filter(|path| wanted(path))
+        .collect()
+}
