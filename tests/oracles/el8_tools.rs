@@ -345,7 +345,6 @@ const ABSENT: &[(&str, &str, &str)] = &[
     ),
 ];
 
-#[cfg(test)]
 fn found_in(text: &str) -> Vec<String> {
     findings(&super::scripts::script(Language::Bash, text))
 }

@@ -108,10 +108,7 @@ fn ksvalidator_refuses_errors_and_deprecated_commands_by_file() {
     if support::lacks(&["ksvalidator"]) {
         return;
     }
-    let folder = support::scratch();
-    let good = folder.path().join("good.ks");
-    support::write(folder.path(), "good.ks", GOOD);
-    for (line, word) in [
+    let cases = [
         ("bogus", "Unknown command: bogus"),
         ("rootpw --allow-ssh x", "Unexpected arguments to rootpw"),
         ("timesource --ntp-server=x", "Unknown command: timesource"),
@@ -119,14 +116,24 @@ fn ksvalidator_refuses_errors_and_deprecated_commands_by_file() {
         ("auth --useshadow", "authconfig command will be deprecated"),
         ("ignoredisk --interactive", "Ignoring deprecated option"),
         ("%packages --nobase\n%end", "--nobase"),
-    ] {
-        let path = folder.path().join("bad.ks");
-        support::write(folder.path(), "bad.ks", format!("{GOOD}{line}\n"));
-        let found = ksvalidator(&[&good, &path]);
-        assert!(found.iter().any(|found| found.contains(word)), "{line}: {found:?}");
-        let prefix = format!("{}: ", path.display());
-        assert!(found.iter().all(|found| found.starts_with(&prefix)), "{line}: {found:?}");
+    ];
+    let folder = support::scratch();
+    let path = |number: usize| folder.path().join(format!("{number}.ks"));
+    for (number, (line, _)) in cases.iter().enumerate() {
+        std::fs::write(path(number), format!("{GOOD}{line}\n")).unwrap();
     }
+    std::fs::write(path(cases.len()), GOOD).unwrap();
+    let paths: Vec<_> = (0..=cases.len()).map(path).collect();
+    let found = ksvalidator(&paths.iter().map(|path| &**path).collect::<Vec<_>>());
+    let of = |number| -> Vec<&String> {
+        let prefix = format!("{}: ", path(number).display());
+        found.iter().filter(|line| line.starts_with(&prefix)).collect()
+    };
+    for (number, (line, word)) in cases.iter().enumerate() {
+        assert!(of(number).iter().any(|found| found.contains(word)), "{line}: {:?}", of(number));
+    }
+    assert_eq!(of(cases.len()), [""; 0]);
+    assert_eq!(found.len(), (0..cases.len()).map(|number| of(number).len()).sum::<usize>());
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! Independent judges of what a build wrote.
 
 pub mod el8_tools;
+mod ini;
 pub mod kickstart;
+pub mod node_files;
 pub mod scripts;
+pub mod systemd;
+mod systemd239;

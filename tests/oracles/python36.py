@@ -78,20 +78,6 @@ def too_new(node):
                 yield came_with(f"{name}({keyword.arg}=…)", KEYWORDS[name, keyword.arg])
 
 
-def debugging_fstrings(tree, source):
-    """Yields the lines of `f"{x=}"`, which the parser turns into `x=` and the value of x."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
-            for text, value in zip(node.values, node.values[1:]):
-                if (
-                    isinstance(text, ast.Constant)
-                    and isinstance(value, ast.FormattedValue)
-                    and f"{{{ast.unparse(value.value)}=" in (ast.get_source_segment(source, node) or "")
-                    and str(text.value).endswith("=")
-                ):
-                    yield node.lineno
-
-
 def findings(source):
     try:
         tree = ast.parse(source, feature_version=(3, 6))
@@ -102,8 +88,6 @@ def findings(source):
     for node in ast.walk(tree):
         for what in too_new(node):
             yield node.lineno, what
-    for line in debugging_fstrings(tree, source):
-        yield line, came_with("=", "3.8").replace("`=`", "`=` in an f-string")
 
 
 def main(paths):

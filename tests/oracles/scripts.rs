@@ -161,7 +161,6 @@ fn at_its_place(message: &str, scripts: &[&Script]) -> String {
     }
 }
 
-#[cfg(test)]
 pub fn script(language: Language, text: &str) -> Script {
     Script { name: "x".to_owned(), first_line: 1, language, text: text.to_owned() }
 }
@@ -214,7 +213,10 @@ fn python_newer_than_3_6_is_refused() {
             "match 1:\n    case 1:\n        pass\n",
             "x:3: Pattern matching is only supported in Python 3.10 and greater",
         ),
-        ("x = 1\nprint(f'{x=}')\n", "x:2: `=` in an f-string came with Python 3.8"),
+        (
+            "x = 1\nprint(f'{x=}')\n",
+            "x:2: f-string: self documenting expressions are only supported in Python 3.8 and greater",
+        ),
         (
             "from __future__ import annotations\n",
             "x:1: `from __future__ import annotations` came with Python 3.7",
