@@ -1,5 +1,8 @@
 //! Independent judges of what a build wrote.
 
+pub mod archives;
+pub mod boot_menus;
+pub mod documents;
 pub mod el8_tools;
 mod ini;
 pub mod kickstart;
