@@ -5,6 +5,7 @@
 //!   wrong, one line a finding, and is itself tested on an input that it must refuse.
 //! * [`boot`]: real kernels under QEMU.
 //! * [`layers`]: the module order of `src/lib.rs`.
+//! * [`release`]: the check that a release binary runs on EL8.
 //!
 //! The programs the tests need come from `scripts/setup-tests`. Where one is missing a test
 //! fails if `CI` is set, and otherwise says on the terminal that it was skipped.
@@ -12,4 +13,5 @@
 mod boot;
 mod layers;
 mod oracles;
+mod release;
 mod support;

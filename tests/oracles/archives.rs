@@ -190,12 +190,27 @@ fn mode_of(text: &str) -> Option<u32> {
 /// Packs `folder` with GNU cpio and gzip as the product packs: sorted, root's, one date.
 #[track_caller]
 pub fn stand_in_cpio(folder: &Path, archive: &Path) {
-    let script = "find . -mindepth 1 -exec touch -h -d @1700524800 {} + && \
-        find . -mindepth 1 -printf '%P\\n' | LC_ALL=C sort | \
-        cpio --create --format=newc --owner=0:0 --reproducible --quiet | gzip -n > \"$1\" && \
-        printf '\\377' | dd of=\"$1\" bs=1 seek=9 conv=notrunc status=none";
+    pack(folder, archive, "cpio --create --format=newc --owner=0:0 --reproducible --quiet");
+}
+
+/// Packs `folder` with GNU tar and gzip likewise.
+#[track_caller]
+pub fn stand_in_tar(folder: &Path, archive: &Path) {
+    let tar = "tar --create --format=gnu --no-recursion --files-from=- --numeric-owner --owner=0 --group=0";
+    pack(folder, archive, tar);
+}
+
+/// `program` reads the names on its standard input. The byte at 9 of a gzip header is the
+/// system, 255 for an unknown one (RFC 1952 §2.3.1); gzip writes 3.
+#[track_caller]
+fn pack(folder: &Path, archive: &Path, program: &str) {
+    let script = format!(
+        "set -e; find . -mindepth 1 -exec touch -h -d @1700524800 {{}} +; \
+         find . -mindepth 1 -printf '%P\\n' | LC_ALL=C sort | {program} | gzip -n > \"$1\"; \
+         printf '\\377' | dd of=\"$1\" bs=1 seek=9 conv=notrunc status=none"
+    );
     let output = support::command("sh")
-        .args(["-c", script, "sh"])
+        .args(["-c", &script, "sh"])
         .arg(archive)
         .current_dir(folder)
         .output()

@@ -2,17 +2,24 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::support;
 
-/// The YAML file at `path`, read by a YAML 1.1 reader that refuses duplicate keys and tabs;
-/// or what it says.
-pub fn yaml11(path: &Path) -> Result<serde_json::Value, String> {
-    let output = support::run_judge("yaml11.py", &[path]);
-    if !output.status.success() {
-        let said = support::spoken_lines(&output).join(" ");
-        return Err(format!("{}: {said}", path.display()));
-    }
-    Ok(serde_json::from_slice(&output.stdout).expect("yaml11.py prints JSON"))
+/// The YAML files at `paths`, each read by a YAML 1.1 reader that refuses duplicate keys and
+/// tabs; or what it says. One process reads them all.
+pub fn yaml11(paths: &[&Path]) -> Vec<Result<Value, String>> {
+    let output = support::run_judge("yaml11.py", paths);
+    let said = support::spoken_lines(&output);
+    assert!(output.status.success() && said.len() == paths.len(), "yaml11.py: {said:#?}");
+    let answer = |(path, line): (&&Path, &String)| {
+        let answer: Value = serde_json::from_str(line).expect("yaml11.py prints JSON");
+        match &answer["fault"] {
+            Value::String(fault) => Err(format!("{}: {fault}", path.display())),
+            _ => Ok(answer["read"].clone()),
+        }
+    };
+    paths.iter().zip(&said).map(answer).collect()
 }
 
 /// What is wrong with `schema` itself, or with the TOML `documents` by it.
@@ -36,8 +43,8 @@ fn yaml_is_read_as_1_1_reads_it() {
     std::fs::write(&path, "name: daos_server\nport: 10001\na: yes\nb: 'yes'\nc: 0x1f\nd: [1, x]\n")
         .unwrap();
     assert_eq!(
-        yaml11(&path).unwrap(),
-        serde_json::json!({"name": "daos_server", "port": 10001, "a": true, "b": "yes", "c": 31, "d": [1, "x"]})
+        yaml11(&[&path, &path]),
+        [(); 2].map(|()| Ok(serde_json::json!({"name": "daos_server", "port": 10001, "a": true, "b": "yes", "c": 31, "d": [1, "x"]})))
     );
     for (text, finding) in [
         ("a: 1\nb: 2\na: 3\n", "the key 'a' stands twice"),
@@ -48,7 +55,7 @@ fn yaml_is_read_as_1_1_reads_it() {
         ("a: 2024-01-01\n", "not JSON serializable"),
     ] {
         std::fs::write(&path, text).unwrap();
-        let found = yaml11(&path).unwrap_err();
+        let found = yaml11(&[&path]).remove(0).unwrap_err();
         assert!(found.contains(finding), "{text}: {found}");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod archives;
 pub mod boot_menus;
+pub mod build;
 pub mod documents;
 pub mod el8_tools;
 mod ini;

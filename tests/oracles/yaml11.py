@@ -1,8 +1,8 @@
-"""Reads a YAML file as YAML 1.1 does and prints it as JSON.
+"""Reads YAML files as YAML 1.1 does and prints each as a line of JSON: {"read": …}, or
+{"fault": "…"}.
 
 Refuses what DAOS's strict reader refuses (duplicate keys, tabs) and what 1.1 turns into
-something else than a string, number, list or map (dates, binary). Prints what is wrong on
-standard error and exits 1.
+something else than a string, number, list or map (dates, binary).
 """
 
 import json
@@ -38,10 +38,11 @@ def read(path):
     for number, line in enumerate(text.splitlines(), 1):
         if "\t" in line:
             raise ValueError(f"line {number}: a tab")
-    return json.dumps(yaml.load(text, StrictLoader), sort_keys=True)
+    return yaml.load(text, StrictLoader)
 
 
-try:
-    print(read(sys.argv[1]))
-except (ValueError, TypeError, yaml.YAMLError) as error:
-    sys.exit(" ".join(str(error).split()))
+for path in sys.argv[1:]:
+    try:
+        print(json.dumps({"read": read(path)}, sort_keys=True))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        print(json.dumps({"fault": " ".join(str(error).split())}))

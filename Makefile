@@ -1,0 +1,33 @@
+# Everything a developer, a user of a fresh clone and CI call; `make help` tells.
+
+CARGO ?= cargo
+
+.PHONY: help demo build test test-fast test-boot lint release clean
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Build nodeforge and, with throw-away secrets, the reference cluster
+	scripts/demo
+
+build: ## The optimised binary, for this machine: target/release/nodeforge
+	$(CARGO) build --release --locked
+
+test: ## Install what the tests need, then lint, unit tests, judges and boot tests
+	scripts/run-stages setup lint unit judges boot
+
+test-fast: ## Without boot tests, and without installing anything
+	scripts/run-stages unit judges
+
+test-boot: ## The boot tests alone
+	scripts/run-stages boot
+
+lint: ## rustfmt, clippy, shellcheck
+	scripts/run-stages lint
+
+release: ## A binary that runs on EL8 (glibc 2.28) too: dist/nodeforge
+	scripts/release
+
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf dist
