@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nodeforge::cluster::{Cluster, Kind, Sited};
 use nodeforge::daos;
@@ -173,7 +173,7 @@ class Strict(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 json.dump([yaml.load(text, Strict) for text in json.load(sys.stdin)], sys.stdout)
 "#;
-    let mut python = Command::new("python3")
+    let mut python = crate::support::command("python")
         .args(["-c", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

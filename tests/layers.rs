@@ -2,6 +2,7 @@
 //!
 //! A search of the text: it wants one path per `use`, and no `use crate::{a, b}`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -99,4 +100,26 @@ fn a_use_of_a_lower_layer_is_told_with_file_and_module() {
             "tool.rs: `crate::{…}`: write one path per `use`",
         ]
     );
+}
+
+/// Cargo looks for no test files here (`autotests = false`): one that nobody names would
+/// compile in nobody's build and fail in nobody's test.
+#[test]
+fn every_test_file_is_part_of_the_one_binary() {
+    let main = fs::read_to_string(repository().join("tests/main.rs")).unwrap();
+    let named: BTreeSet<&str> = main
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')))
+        .collect();
+    let files = support::files_below(&repository().join("tests"), |path| path.ends_with(".rs"));
+    let there: BTreeSet<&str> = files
+        .iter()
+        .filter_map(|path| match path.split_once('/') {
+            None => path.strip_suffix(".rs"),
+            Some((folder, "mod.rs")) => Some(folder),
+            Some(_) => None,
+        })
+        .filter(|name| *name != "main")
+        .collect();
+    assert_eq!(named, there);
 }

@@ -4,6 +4,8 @@
 //! * [`oracles`]: independent judges of what a build wrote. Each returns what it found
 //!   wrong, one line a finding, and is itself tested on an input that it must refuse.
 //! * [`boot`]: real kernels under QEMU.
+//! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
+//! * [`examples`]: the examples before the judges.
 //! * [`layers`]: the module order of `src/lib.rs`.
 //! * [`release`]: the check that a release binary runs on EL8.
 //!
@@ -11,7 +13,12 @@
 //! fails if `CI` is set, and otherwise says on the terminal that it was skipped.
 
 mod boot;
+mod daos;
+mod examples;
+mod fetch;
+mod kickstart;
 mod layers;
 mod oracles;
+mod overlays;
 mod release;
 mod support;

@@ -1,4 +1,0 @@
-//! See `kickstart/mod.rs`.
-
-#[path = "kickstart/mod.rs"]
-mod kickstart;
