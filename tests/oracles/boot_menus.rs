@@ -212,7 +212,8 @@ fn dnsmasq_and_grub_judge_their_own_files() {
     std::fs::write(&path, "menuentry 'x' {\n  linuxefi /k a=b\n  initrdefi /i\n}\n").unwrap();
     assert_eq!(grub(&path), [""; 0]);
     std::fs::write(&path, "menuentry 'x' {\n  linuxefi /k\n").unwrap();
-    assert_eq!(grub(&path).last().unwrap(), &format!("Syntax error at line 2\n").trim().to_owned());
+    let found = grub(&path);
+    assert!(found.iter().any(|line| line.contains("syntax error")), "{found:?}");
 }
 
 #[test]
