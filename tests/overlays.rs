@@ -34,7 +34,7 @@ fn example(name: &str) -> Example {
     let mut source = source::read(&root().join(name), None).unwrap();
     let mut problems = std::mem::take(&mut source.problems);
     let cluster = Cluster::resolve(&source.doc, &source.map, &mut problems);
-    let overlays = overlay::read(&source.library.files, &mut source.map, &mut problems);
+    let overlays = overlay::read(&source.library, &mut source.map, &mut problems);
     let renderer = Renderer::new(overlays, &source.map, &mut problems);
     let drawn: Vec<String> = problems
         .into_sorted()
@@ -454,11 +454,7 @@ fn problems_with(site: &[(&str, &str)]) -> Vec<String> {
         let bytes = text.as_bytes().to_vec().into();
         ((*path).to_owned(), LibraryFile { shown: path.into(), bytes })
     };
-    let built_in = builtin::files().map(|(path, bytes)| {
-        (path.clone(), LibraryFile { shown: path.into(), bytes: bytes.into() })
-    });
-    let library: LibraryFiles =
-        overlay::shadow(built_in.collect(), site.iter().map(file).collect());
+    let library: LibraryFiles = overlay::shadow(builtin::files(), site.iter().map(file).collect());
     let (mut sources, mut problems) = (SourceMap::default(), Problems::default());
     let overlays = overlay::read(&library, &mut sources, &mut problems);
     Renderer::new(overlays, &sources, &mut problems);
