@@ -41,6 +41,8 @@ impl Level {
 const N_HEADER_BYTES: usize = 10;
 const N_TRAILER_BYTES: usize = 8;
 const N_BUFFER_BYTES: usize = 64 << 10;
+/// A limit is no promise: so much is reserved for it and no more.
+const MAX_FIRST_ROOM: usize = 1 << 20;
 
 /// Writes `plain` to `out`, compressed.
 ///
@@ -159,13 +161,14 @@ fn inflate(
     plain: &mut Vec<u8>,
 ) -> io::Result<()> {
     let max_len = plain.len().saturating_add(max_bytes);
+    let mut n_room = max_bytes.saturating_add(1).min(MAX_FIRST_ROOM);
     loop {
-        // One byte beyond the limit shows that it is passed, without a clock or a guess.
-        let n_room = max_len.saturating_add(1).saturating_sub(plain.len()).min(N_BUFFER_BYTES);
+        // One byte beyond the limit shows that it is passed. Room for all of a small file at
+        // once saves the decompressor its own copy of it.
         plain.reserve(n_room);
         let n_before = (inflater.total_in(), plain.len());
         let rest = &deflated[inflater.total_in() as usize..];
-        let status = inflater.decompress_vec(rest, plain, FlushDecompress::None)?;
+        let status = inflater.decompress_vec(rest, plain, FlushDecompress::Finish)?;
         if plain.len() > max_len {
             return Err(invalid_data(format!("it unpacks to more than {max_bytes} bytes")));
         }
@@ -175,5 +178,6 @@ fn inflate(
         if n_before == (inflater.total_in(), plain.len()) {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the gzip file is cut short"));
         }
+        n_room = N_BUFFER_BYTES;
     }
 }

@@ -167,6 +167,27 @@ fn packed_archives_unpack_with_gzip_to_the_plain_ones() {
     }
 }
 
+/// Archives on disk are named by their bytes: a compressor that was updated and packs
+/// differently rebuilds every node, so it should not pass unnoticed.
+#[test]
+fn the_bytes_of_archives_are_those_of_the_last_version() {
+    let digests = BOTH.map(|archive| {
+        [gzip::Level::Fast, gzip::Level::Small]
+            .map(|level| Digest::of(&pack(&sample(), archive, level).unwrap()).to_string())
+    });
+    let expected = [
+        [
+            "1f31a7d3c473959a494dbe31d3b9133f7949c1a8b1f20306cc195ee78ba662c2",
+            "f71323017d4269f60cbd2bd09f32d953598625e8d5958470ccf531128cfbeaf5",
+        ],
+        [
+            "55954a77f117512142888bbcc75600173c46f8a15a1f1e18fb1ffc05df4615fe",
+            "88bc75268d9cd416a122146102d60e971420296c3365f58baa7522ee34de6c06",
+        ],
+    ];
+    assert_eq!(digests, expected);
+}
+
 #[test]
 fn gzip_headers_hold_no_time_no_name_and_no_system() {
     let header = |level| {
@@ -278,6 +299,42 @@ fn cut_archives_are_refused_wherever_they_are_cut() {
         }
         assert!(is_refused(&[&bytes[..], b"x"].concat()), "{archive:?} with one byte more");
     }
+}
+
+#[test]
+fn crates_read_what_we_write() {
+    let (mut listed, mut bytes) = (Vec::new(), &written(Archive::Newc, &sample())[..]);
+    loop {
+        let member = cpio::NewcReader::new(bytes).unwrap();
+        if member.entry().is_trailer() {
+            break;
+        }
+        let entry = member.entry().clone();
+        let mut contents = Vec::new();
+        bytes = member.to_writer(&mut contents).unwrap();
+        listed.push((entry.name().to_owned(), entry.ino(), entry.mode() & 0o7777, contents));
+    }
+    let expected: Vec<_> = (1..)
+        .zip(sample().entries())
+        .map(|(ino, (path, placed))| {
+            let contents = match body_of(&placed.entry) {
+                Body::Dir => vec![],
+                Body::File(contents) => contents.to_vec(),
+                Body::Symlink(target) => target.into(),
+            };
+            (path.as_str().to_owned(), ino, placed.entry.mode().bits(), contents)
+        })
+        .collect();
+    assert_eq!(listed, expected);
+
+    let tar = written(Archive::Tar, &sample());
+    let mut archive = ::tar::Archive::new(&tar[..]);
+    let paths = archive.entries().unwrap().map(|entry| {
+        let path = entry.unwrap().path().unwrap().into_owned();
+        path.to_str().unwrap().trim_end_matches('/').to_owned()
+    });
+    let expected = sample().entries().map(|(path, _)| path.to_string()).collect::<Vec<_>>();
+    assert_eq!(paths.collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -27,7 +27,10 @@ fn matrix() -> Vec<KickstartContext> {
     for (number, overlay) in (0..12).zip(OVERLAYS.iter().cycle()) {
         let base = if number % 2 == 0 { client() } else { server() };
         let secrets = SECRETS[number / 3];
-        let embedded = |name: &str| EmbeddedFile { name: name.into(), base64: vec!["QUJD".into(), "REVG".into()] };
+        let embedded = |name: &str| EmbeddedFile {
+            name: name.into(),
+            base64: vec!["QUJD".into(), "REVG".into()],
+        };
         contexts.push(KickstartContext {
             url: base.url.replace("8.9", RELEASES[number % 3]),
             overlay: *overlay,
