@@ -12,7 +12,7 @@ mod initrd;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::oracles::archives::{sample_tree, stand_in_cpio};
+use crate::oracles::archives::{extract, sample_tree, stand_in_cpio};
 use crate::support::listing::{self, Listing};
 use crate::support::{self, KERNEL};
 
@@ -97,6 +97,23 @@ fn a_kernel_loses_an_uncompressed_overlay_behind_a_base_of_odd_length() {
     let all_missing: Vec<String> =
         expected.iter().map(|(path, listed)| format!("{path}: missing ({listed})")).collect();
     assert_eq!(found, all_missing);
+}
+
+#[test]
+fn a_kernel_finds_the_overlay_and_the_installer_files_of_a_built_node() {
+    if support::lacks(&NEEDS) || support::lacks(&["bsdtar"]) {
+        return;
+    }
+    let folder = support::scratch();
+    let base = base_of_odd_length(folder.path());
+    for archive in ["overlay.cpio.gz", "install.cpio.gz"] {
+        let archive = crate::examples::lab3().current().join("nodes/node0").join(archive);
+        let tree = support::scratch();
+        extract(&archive, tree.path());
+        let expected = listing::of_folder(tree.path());
+        let found = boot_with_overlays(&support::guest_kernel(), &base, &[&archive], &expected);
+        assert_eq!(found, [""; 0], "{}", archive.display());
+    }
 }
 
 #[test]
