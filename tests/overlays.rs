@@ -14,7 +14,7 @@ use nodeforge::cluster::{Cluster, Node};
 use nodeforge::daos;
 use nodeforge::diag::{Color, Problems, SourceMap, render};
 use nodeforge::overlay::{self, LibraryFile, LibraryFiles};
-use nodeforge::render::context::{ClusterContext, DaosFiles, KindContext, NodeContext};
+use nodeforge::render::context::{ClusterContext, DaosFiles, KindContext, NodeContext, sample};
 use nodeforge::render::overlay::{OverlayUse, Renderer, Scope};
 use nodeforge::render::template::Values;
 use nodeforge::source;
@@ -448,8 +448,8 @@ fn owners_are_set_by_the_list_and_looked_at_afterwards() {
     assert_eq!(step(root, "10-owners", &shims), (1, text, calls.repeat(2)));
 }
 
-/// What a [`Renderer`] has to say of the built-in overlays with a site's files over them.
-fn problems_with(site: &[(&str, &str)]) -> Vec<String> {
+/// The built-in overlays with a site's files over them, and what is wrong with them.
+fn with_site(site: &[(&str, &str)]) -> (Renderer, Vec<String>) {
     let file = |(path, text): &(&str, &str)| {
         let bytes = text.as_bytes().to_vec().into();
         ((*path).to_owned(), LibraryFile { shown: path.into(), bytes })
@@ -457,23 +457,23 @@ fn problems_with(site: &[(&str, &str)]) -> Vec<String> {
     let library: LibraryFiles = overlay::shadow(builtin::files(), site.iter().map(file).collect());
     let (mut sources, mut problems) = (SourceMap::default(), Problems::default());
     let overlays = overlay::read(&library, &mut sources, &mut problems);
-    Renderer::new(overlays, &sources, &mut problems);
+    let renderer = Renderer::new(overlays, &sources, &mut problems);
     let text = |problem: &nodeforge::diag::Diagnostic| {
         let place = sources.place(problem.primary.as_ref().unwrap().span);
         format!("{place} {} {} ({})", problem.code, problem.message, problem.help.join("; "))
     };
-    problems.into_sorted().iter().map(text).collect()
+    (renderer, problems.into_sorted().iter().map(text).collect())
 }
 
 #[test]
 fn the_built_in_overlays_mention_only_what_there_is() {
-    assert_eq!(problems_with(&[]), Vec::<String>::new());
+    assert_eq!(with_site(&[]).1, Vec::<String>::new());
 }
 
 #[test]
 fn a_site_is_told_what_is_wrong_with_its_overlays_without_any_node() {
-    let toml = "description = 'd'\nwhen = ['daos.secure == x']\n[link.'etc/x']\ntarget = '{{node.nam}}'\n[file.'etc/y']\neach = 'node.connections'\nname = '{uid}'\n";
-    let problems = problems_with(&[
+    let toml = "description = 'd'\nwhen = ['daos.securty == x']\n[link.'etc/x']\ntarget = '{{node.nam}}'\n[file.'etc/y']\neach = 'node.connections'\nname = '{uid}'\n";
+    let (_, problems) = with_site(&[
         ("overlays/site/overlay.toml", toml),
         ("overlays/site/rootfs/etc/y.hbs", ""),
         ("overlays/site/rootfs/etc/a.hbs", "{{#if no}}\n{{/if}}{{#each hosts}}{{adress}}{{/each}}"),
@@ -487,13 +487,50 @@ fn a_site_is_told_what_is_wrong_with_its_overlays_without_any_node() {
         problems,
         [
             "overlays/hosts/rootfs/etc/hosts.hbs:1:3 NF302 `cluster.nme` is not defined (did you mean `name`?)",
-            "overlays/site/overlay.toml:2:9 NF302 `daos.secure` is not defined (did you mean `security`?)",
+            "overlays/site/overlay.toml:2:9 NF302 `daos.securty` is not defined (did you mean `security`?)",
             "overlays/site/overlay.toml:4:10 NF302 `node.nam` is not defined (did you mean `name`?)",
             "overlays/site/overlay.toml:7:8 NF305 `node.connections` is no list of items with a `uid` ()",
             "overlays/site/rootfs/etc/a.hbs:1:7 NF302 `no` is not defined (known here: boot, cluster, daos, engines, hosts, hw, kind, net, node, os, repos, roles, vars)",
-            "overlays/site/rootfs/etc/a.hbs:2:23 NF302 `hosts[].adress` is not defined (did you mean `address`?)",
-            "overlays/site/rootfs/etc/b.hbs:2:1 NF301 this is no template (braces come in pairs, and every block is closed: `{{#if x}}…{{/if}}`)",
+            "overlays/site/rootfs/etc/a.hbs:2:25 NF302 `hosts[].adress` is not defined (did you mean `address`?)",
+            "overlays/site/rootfs/etc/b.hbs:3:1 NF301 this is no template (braces come in pairs, and every block is closed: `{{#if x}}…{{/if}}`)",
             "overlays/site/partials/q.hbs:2:2 NF303 templates include each other: site/q → site/p → site/q ()",
         ]
     );
+}
+
+#[test]
+fn the_site_s_own_values_are_found_wherever_they_are_mentioned() {
+    let toml = "description = 'd'\nwhen = ['vars.a']\n[link.'etc/x']\ntarget = '{{vars.b}}'\nwhen = ['vars.c == 1']\n";
+    let (renderer, problems) = with_site(&[
+        ("overlays/site/overlay.toml", toml),
+        (
+            "overlays/site/rootfs/etc/a.hbs",
+            "{{#each hosts}}{{@root.vars.d}}{{../cluster.vars.e}}{{/each}}{{> site/p}}",
+        ),
+        ("overlays/site/partials/p.hbs", "{{#if vars.f}}{{/if}}{{node.name}}"),
+    ]);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(renderer.vars("site"), ["a", "b", "c", "d", "e", "f"].map(str::to_owned).into());
+    assert_eq!(renderer.vars("hosts"), BTreeSet::new());
+}
+
+#[test]
+fn two_overlays_that_want_one_path_are_told_apart() {
+    let (renderer, problems) = with_site(&[
+        (
+            "overlays/site/overlay.toml",
+            "description = 'd'\n[file.'etc/hosts']\nwhen = ['cluster.ntp']",
+        ),
+        ("overlays/site/rootfs/etc/hosts", ""),
+    ]);
+    assert_eq!(problems, Vec::<String>::new());
+    let uses = ["hosts", "site"].map(|overlay| OverlayUse { overlay, role: "common" });
+    let mut values = Values::of(&sample());
+    let clashes: Vec<String> =
+        renderer.clashes(&uses, &values).iter().map(|clash| clash.message.clone()).collect();
+    assert_eq!(clashes, ["`/etc/hosts` comes from overlay `hosts` and from `site`"]);
+    let faults = renderer.render(&uses, Scope::Cluster, &mut values).unwrap_err();
+    assert_eq!(faults[0].message, "`/etc/hosts` comes from hosts (common) and from site (common)");
+    values.set(&serde_json::json!({ "cluster": { "name": "x", "ntp": [] } }));
+    assert_eq!(renderer.clashes(&uses, &values), []);
 }

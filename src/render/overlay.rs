@@ -12,8 +12,7 @@ use serde_json::Value;
 use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, Span, codes};
 use crate::overlay::{Condition, Content, Each, Overlay, OverlayDir, OverlayFile, OverlayLink};
 use crate::render::context::{OPEN_ROOTS, TmpfilesLine, root_scope, sample};
-use crate::render::template::{TemplateError, Templates, Values};
-use crate::toml_doc::did_you_mean;
+use crate::render::template::{TemplateError, Templates, Values, missing_step};
 use crate::tree::{Entry, FileTree, Mode, Owner, Placed, TreePath};
 
 /// Whose values something depends on; the later ones include the earlier.
@@ -37,6 +36,8 @@ pub struct Renderer {
     templates: Templates,
     /// Where the text of each template is.
     places: BTreeMap<String, TemplatePlace>,
+    /// The scopes of each overlay's entries, in the order of [`parts`].
+    scopes: BTreeMap<String, Vec<Scope>>,
 }
 
 enum TemplatePlace {
@@ -57,10 +58,19 @@ impl Renderer {
         sources: &SourceMap,
         problems: &mut Problems,
     ) -> Self {
-        let templates = Templates::new();
-        let mut renderer = Self { overlays: BTreeMap::new(), templates, places: BTreeMap::new() };
+        let mut renderer = Self {
+            overlays: BTreeMap::new(),
+            templates: Templates::new(),
+            places: BTreeMap::new(),
+            scopes: BTreeMap::new(),
+        };
         for overlay in overlays.values() {
             renderer.add_templates(overlay, sources, problems);
+        }
+        // After all: partials may be another overlay's.
+        for (name, overlay) in &overlays {
+            let scopes = parts(overlay).map(|part| renderer.scope(overlay, part)).collect();
+            renderer.scopes.insert(name.clone(), scopes);
         }
         renderer.overlays = overlays;
         renderer.check(&sample(), problems);
@@ -170,34 +180,31 @@ impl Renderer {
 
     fn add_templates(&mut self, overlay: &Overlay, sources: &SourceMap, problems: &mut Problems) {
         for partial in &overlay.partials {
+            let text = &sources.file(partial.source).text;
             let place = TemplatePlace::File(partial.source);
-            self.add_template(partial.name.clone(), place, sources, problems);
+            self.add_template(partial.name.clone(), text, place, problems);
         }
         for part in parts(overlay) {
-            let place = match part {
+            let (text, place) = match part {
                 Part::File(OverlayFile { content: Content::Template(source), .. }) => {
-                    TemplatePlace::File(*source)
+                    (&sources.file(*source).text, TemplatePlace::File(*source))
                 }
                 Part::Link(link) if link.target.contains("{{") => {
-                    TemplatePlace::Value(link.target_span)
+                    (&link.target, TemplatePlace::Value(link.target_span))
                 }
                 _ => continue,
             };
-            self.add_template(template_name(&overlay.name, part), place, sources, problems);
+            self.add_template(template_name(&overlay.name, part), text, place, problems);
         }
     }
 
     fn add_template(
         &mut self,
         name: String,
+        text: &str,
         place: TemplatePlace,
-        sources: &SourceMap,
         problems: &mut Problems,
     ) {
-        let text = match place {
-            TemplatePlace::File(source) => sources.file(source).text.as_str(),
-            TemplatePlace::Value(span) => sources.slice(span).trim_matches(['"', '\'']),
-        };
         let added = self.templates.add(&name, text);
         self.places.insert(name, place);
         if let Err(fault) = added {
@@ -327,25 +334,10 @@ fn undefined_condition(condition: &Condition, sample: &Value) -> Option<Diagnost
     let path = condition.path.join(".");
     let is_open =
         OPEN_ROOTS.iter().any(|open| path.strip_prefix(open).is_some_and(|r| r.starts_with('.')));
-    if is_open || condition.holds(sample).is_some() {
-        return None;
-    }
-    let mut table = sample;
-    let missing = condition.path.iter().find(|step| match table.get(step) {
-        Some(value) => {
-            table = value;
-            false
-        }
-        None => true,
-    });
-    let keys = table.as_object().into_iter().flat_map(|table| table.keys().map(String::as_str));
-    let similar = missing.and_then(|step| did_you_mean(step, keys));
+    let help = missing_step(&condition.path, sample).filter(|_| !is_open)?;
     let message = format!("`{path}` is not defined");
     let diagnostic = Diagnostic::error(codes::TEMPLATE_VALUE, message).at(condition.span);
-    Some(match similar {
-        Some(similar) => diagnostic.help(format!("did you mean `{similar}`?")),
-        None => diagnostic,
-    })
+    Some(diagnostic.help(help))
 }
 
 fn clash(path: &TreePath, second: (&str, Span), first: (&str, Span)) -> Diagnostic {
@@ -366,9 +358,9 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     fn add(&mut self, overlay: &Overlay, origin: &str, values: &mut Values) {
-        for part in parts(overlay) {
-            let is_here = self.renderer.scope(overlay, part) == self.scope;
-            if is_here && applies(overlay, part.when(), values.data()) {
+        let scopes = &self.renderer.scopes[&overlay.name];
+        for (part, scope) in parts(overlay).zip(scopes) {
+            if *scope == self.scope && applies(overlay, part.when(), values.data()) {
                 self.add_part(overlay, part, origin, values);
             }
         }

@@ -98,8 +98,8 @@ impl Templates {
     }
 }
 
-/// Where the first step of `path` that `data` lacks would be, as help; `None` if all is there.
-fn missing_step(path: &[String], data: &Value) -> Option<String> {
+/// What to write instead of the first step of `path` that `data` lacks; `None` if all is there.
+pub fn missing_step(path: &[String], data: &Value) -> Option<String> {
     let (step, rest) = path.split_first()?;
     match (data, step.as_str()) {
         (Value::Array(items), ITEM) => items.iter().find_map(|item| missing_step(rest, item)),

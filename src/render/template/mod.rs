@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::diag::{Code, Diagnostic, SourceId, Span, codes};
 
-pub use analysis::Reference;
+pub use analysis::{Reference, missing_step};
 
 /// Named templates, ready to render.
 pub struct Templates {
