@@ -48,7 +48,7 @@ mod tests {
         assert_eq!(parse(&twice), Err("a.iso stands there with two different digests".to_owned()));
         assert_eq!(
             parse("SHA256 (a.iso) = 12\n"),
-            Err("a.iso: `12` is no SHA-256 digest; expected 64 hexadecimal digits".to_owned())
+            Err("a.iso: `12` is not a SHA-256 digest; expected 64 hex digits".to_owned())
         );
     }
 }

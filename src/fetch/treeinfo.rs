@@ -107,7 +107,7 @@ mod tests {
     fn a_malformed_digest_is_an_error_with_its_file() {
         assert_eq!(
             TreeInfo::parse("[checksums]\nimages/install.img = sha256:12\n"),
-            Err("images/install.img: `12` is no SHA-256 digest; expected 64 hexadecimal digits"
+            Err("images/install.img: `12` is not a SHA-256 digest; expected 64 hex digits"
                 .to_owned())
         );
     }

@@ -36,7 +36,8 @@ fn name_fault(path: &str) -> Option<String> {
     let address = name
         .strip_prefix("grub.cfg-01-")
         .or_else(|| path.starts_with("pxelinux.cfg/").then(|| name.strip_prefix("01-")).flatten());
-    let is_plain = !name.contains("01-");
+    let is_by_address = path.starts_with("pxelinux.cfg/") || path.starts_with("grub/");
+    let is_plain = !is_by_address || !name.contains("01-");
     let is_address = address.is_some_and(|address| {
         let is_octet = |part: &str| {
             part.len() == 2 && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -256,7 +257,7 @@ fn menus_under_names_that_nothing_asks_for_are_told() {
         "grub/grub.cfg",
         "grub/grub.cfg-01-52-54-00-03-00-11",
         "boot.ipxe",
-        "ipxe/52:54:00:03:00:11.ipxe",
+        "ipxe/02-4e-46-01-00-01.ipxe",
     ] {
         assert_eq!(name_fault(name), None);
     }
