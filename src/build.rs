@@ -1,6 +1,7 @@
 //! From a plan to a published generation: renders, packs, stages and publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
@@ -36,6 +37,15 @@ pub struct BuildInput<'a> {
     pub secrets: &'a [KindSecrets],
     /// The installer's images by release, as far as they were fetched.
     pub images: &'a BTreeMap<String, CachedImages>,
+    /// Files that are put into the boot tree as they are, by path below `pxe/`.
+    pub boot_programs: &'a BTreeMap<String, BootProgram>,
+}
+
+/// A program that firmware loads, from the site's own folder.
+#[derive(Clone, Debug)]
+pub struct BootProgram {
+    pub path: PathBuf,
+    pub entry: FileEntry,
 }
 
 /// What a build made.
@@ -392,7 +402,11 @@ fn build_boot_tree(input: &BuildInput<'_>, output: &Output) -> Result<PxeEntry, 
         name,
         contents: Contents::Elsewhere { path, expected: *expected },
     });
-    let files: Vec<NewFile<'_>> = text_files.chain(image_files).collect();
+    let programs = input.boot_programs.iter().map(|(name, program)| NewFile {
+        name,
+        contents: Contents::Elsewhere { path: &program.path, expected: program.entry },
+    });
+    let files: Vec<NewFile<'_>> = text_files.chain(image_files).chain(programs).collect();
     let alike = output.current().map(|manifest| manifest.pxe.folder.clone());
     let folder = output.stage(&files, alike.as_ref())?;
     Ok(PxeEntry { folder, pending: images.pending })
@@ -401,7 +415,7 @@ fn build_boot_tree(input: &BuildInput<'_>, output: &Output) -> Result<PxeEntry, 
 /// The installer's images as files of the boot tree.
 #[derive(Default)]
 struct Images<'a> {
-    present: Vec<(String, &'a std::path::Path, FileEntry)>,
+    present: Vec<(String, &'a Path, FileEntry)>,
     pending: BTreeSet<String>,
 }
 

@@ -117,6 +117,12 @@ pub struct BuildArgs {
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
 
+    /// A folder of boot programs to put into pxe/ as they lie there: undionly.kpxe,
+    /// snponly.efi, lpxelinux.0 and ldlinux.c32, grub/shimx64.efi, grub/grubx64.efi.
+    /// Default: boot-programs in the cache, if it exists.
+    #[arg(long, value_name = "DIR")]
+    pub boot_programs: Option<PathBuf>,
+
     /// Treat these as failures too.
     #[arg(long, value_enum)]
     pub deny: Option<Deny>,

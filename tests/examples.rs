@@ -58,7 +58,7 @@ fn the_schema_for_editors_accepts_the_examples() {
 /// An example, built once for all tests that look at it.
 pub struct Built {
     /// Holds a copy of examples/ with throw-away secrets, and `out`.
-    folder: PathBuf,
+    pub folder: PathBuf,
     cluster: &'static str,
 }
 
@@ -104,7 +104,7 @@ impl Built {
 }
 
 /// Copies examples/ to `folder`, with secrets that `cluster` names and nobody else has.
-fn copy_with_secrets(folder: &Path, cluster: &str) {
+pub fn copy_with_secrets(folder: &Path, cluster: &str) {
     let examples = repository().join("examples");
     let is_source = |path: &str| !path.starts_with("secrets/") && !path.starts_with("out/");
     for path in support::files_below(&examples, is_source) {

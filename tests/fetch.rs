@@ -7,6 +7,8 @@
 mod iso;
 #[path = "fetch/repodata.rs"]
 mod repodata;
+
+pub use repodata::stub_repository;
 #[path = "fetch/server.rs"]
 mod server;
 #[path = "fetch/tree.rs"]

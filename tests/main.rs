@@ -7,6 +7,7 @@
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`examples`]: the examples before the judges.
 //! * [`layers`]: the module order of `src/lib.rs`.
+//! * [`verbs`]: the verbs as a user meets them.
 //! * [`release`]: the check that a release binary runs on EL8.
 //!
 //! The programs the tests need come from `scripts/setup-tests`. Where one is missing a test
@@ -22,3 +23,4 @@ mod oracles;
 mod overlays;
 mod release;
 mod support;
+mod verbs;

@@ -1,19 +1,23 @@
 //! `nodeforge build`: the boot tree.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
+use walkdir::WalkDir;
 
-use crate::build::{self, BuildInput, Built};
+use crate::build::{self, BootProgram, BuildInput, Built};
 use crate::cli::BuildArgs;
 use crate::cluster::Cluster;
 use crate::commands::{Outcome, lint, load, report};
 use crate::diag::{Color, Problems};
 use crate::fetch::{self, CachedImages};
+use crate::format::digest::Digest;
+use crate::manifest::FileEntry;
 use crate::output::{Output, Published};
 use crate::plan::Plan;
 use crate::progress::{Progress, Unit};
@@ -38,12 +42,14 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     };
     let plan = Plan::of(&cluster, &load::selection(&cluster, args.only.as_deref())?);
     let images = images(&cluster, args.cache.as_deref());
+    let boot_programs = boot_programs(args)?;
     let input = BuildInput {
         cluster: &cluster,
         plan: &plan,
         prepared: &prepared,
         secrets: &secrets,
         images: &images,
+        boot_programs: &boot_programs,
     };
     let output = Output::open(&args.out)?;
     if let Some(damage) = output.damage() {
@@ -99,6 +105,29 @@ fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String, CachedIma
         }
     }
     images
+}
+
+/// The files of the folder of boot programs by their path in it; none where the default
+/// folder does not exist.
+fn boot_programs(args: &BuildArgs) -> Result<BTreeMap<String, BootProgram>> {
+    let default = || Some(args.cache.clone().or_else(default_cache)?.join("boot-programs"));
+    let default = default().filter(|folder| folder.is_dir());
+    let Some(folder) = args.boot_programs.clone().or(default) else { return Ok(BTreeMap::new()) };
+    let mut programs = BTreeMap::new();
+    for entry in WalkDir::new(&folder).follow_links(true).sort_by_file_name() {
+        let entry = entry.context("reading the boot programs")?;
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        let path = entry.into_path();
+        let below = path.strip_prefix(&folder).expect("the walk starts at the folder");
+        let name = below.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        let (sha256, size) = Digest::of_reader(file, |_| ())
+            .with_context(|| format!("reading {}", path.display()))?;
+        programs.insert(name.to_owned(), BootProgram { entry: FileEntry { size, sha256 }, path });
+    }
+    Ok(programs)
 }
 
 /// nodeforge in the user's cache folder.

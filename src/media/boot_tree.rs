@@ -183,7 +183,8 @@ struct Shared<'a> {
     ntp: String,
     url: &'a str,
     disk: &'static str,
-    /// The boot program of UEFI machines.
+    /// The boot program of UEFI machines: GRUB takes the folder it was loaded from as its
+    /// prefix and looks for its configuration there.
     efi_program: &'static str,
     ranges: Vec<Range>,
     hosts: Vec<Host<'a>>,
@@ -223,7 +224,7 @@ pub fn shared_files(
         ntp: ntp.cloned().collect::<Vec<_>>().join(","),
         url: &cluster.boot.url,
         disk: grub_disk(DiskBoot::Exit),
-        efi_program: "shimx64.efi",
+        efi_program: "grub/shimx64.efi",
         ranges: ranges(cluster),
         hosts: hosts(cluster),
     };

@@ -17,7 +17,7 @@ const COMPS: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 "#;
 
 /// A repository of two stub packages, compressed by `compression` as createrepo_c names it.
-fn repository(compression: &str) -> TempDir {
+pub fn stub_repository(compression: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, provides) in [("daos-server", "daos(server) = 2.6.0"), ("chrony", "ntpdate")] {
         let spec = folder.path().join("stub.spec");
@@ -106,7 +106,7 @@ fn serve(folder: &Path) -> Server {
 #[test]
 fn repositories_are_read_whatever_compresses_them_from_folders_and_servers() {
     for compression in ["gz", "xz", "zst"] {
-        let folder = repository(compression);
+        let folder = stub_repository(compression);
         let repo = folder.path().join("repo");
         find(&repo.join("repodata"), &format!("primary.xml.{compression}"));
         assert_eq!(read(repo.to_str().unwrap()).unwrap(), expected(), "{compression}, folder");
@@ -117,7 +117,7 @@ fn repositories_are_read_whatever_compresses_them_from_folders_and_servers() {
 
 #[test]
 fn a_damaged_or_missing_file_is_refused() {
-    let folder = repository("gz");
+    let folder = stub_repository("gz");
     let repo = folder.path().join("repo");
     let location = repo.to_str().unwrap();
     let name = find(&repo.join("repodata"), "primary.xml.gz");
