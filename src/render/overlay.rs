@@ -474,10 +474,8 @@ impl Layer<'_> {
 /// that are there already, and `rpm -V` would tell.
 pub fn packaged_dir_mode(path: &str) -> Mode {
     let bits = match path {
-        "boot" | "root" | "usr/bin" | "usr/lib" | "usr/lib64" | "usr/sbin" => match path {
-            "root" => 0o550,
-            _ => 0o555,
-        },
+        "boot" | "usr/bin" | "usr/lib" | "usr/lib64" | "usr/sbin" => 0o555,
+        "root" => 0o550,
         "etc/audit" | "etc/audit/rules.d" | "etc/firewalld" | "etc/sudoers.d" => 0o750,
         "etc/firewalld/helpers" | "etc/firewalld/icmptypes" | "etc/firewalld/ipsets" => 0o750,
         "etc/firewalld/services" | "etc/firewalld/zones" => 0o750,

@@ -28,7 +28,7 @@ pub(super) fn register(handlebars: &mut Handlebars<'static>) {
     for name in ["lookup", "raw", "log", "gt", "gte", "lt", "lte", "len"] {
         handlebars.unregister_helper(name);
     }
-    let quoting: [(&str, fn(&Value) -> Result<String, String>); 7] = [
+    let quoting: [(&str, Quote); 7] = [
         (PRINT_LINE, print_line),
         (PRINT_TEXT, print_text),
         ("sh", sh),
@@ -40,7 +40,7 @@ pub(super) fn register(handlebars: &mut Handlebars<'static>) {
     for (name, quote) in quoting {
         handlebars.register_helper(name, Box::new(Quoting(quote)));
     }
-    let questions: [(&str, fn(&[&Value]) -> bool); 5] = [
+    let questions: [(&str, Answer); 5] = [
         ("eq", |values| values.windows(2).all(|pair| pair[0] == pair[1])),
         ("ne", |values| values.windows(2).all(|pair| pair[0] != pair[1])),
         ("and", |values| values.iter().all(|value| holds(value))),
@@ -61,7 +61,10 @@ pub(super) fn holds(value: &Value) -> bool {
     value.is_truthy(false)
 }
 
-struct Quoting(fn(&Value) -> Result<String, String>);
+/// Turns a value into text, or says why not.
+type Quote = fn(&Value) -> Result<String, String>;
+
+struct Quoting(Quote);
 
 impl HelperDef for Quoting {
     fn call_inner<'reg: 'rc, 'rc>(
@@ -78,7 +81,9 @@ impl HelperDef for Quoting {
     }
 }
 
-struct Question(fn(&[&Value]) -> bool);
+type Answer = fn(&[&Value]) -> bool;
+
+struct Question(Answer);
 
 impl HelperDef for Question {
     fn call_inner<'reg: 'rc, 'rc>(
