@@ -246,8 +246,7 @@ fn make_node(
         embedded: embedded(cluster, node.name.as_str(), &tar, &layers, shared, secrets)?,
         root_hash: root_hash.map(str::to_owned),
     };
-    let kickstart =
-        renderer.kickstart(node, files).map_err(|fault| BuildError::Problems(vec![fault]))?;
+    let kickstart = renderer.kickstart(node, files).map_err(BuildError::Problems)?;
     let install = install_archive(cluster, &kickstart, &tar, &layers, shared)?;
     Ok(NodeArtifacts { tar, cpio, kickstart, install })
 }

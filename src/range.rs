@@ -5,7 +5,7 @@
 //! some out: `srv[001-512]!srv[017-020]`.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 /// The most names one expression may stand for; a typing error (`n[1-9999999999]`) would
@@ -74,15 +74,16 @@ pub fn expand(expression: &str) -> Result<Vec<NodeName>, RangeError> {
             names = terms;
             continue;
         }
-        for unknown in terms.iter().filter(|name| !names.contains(name)).take(1) {
+        let known: HashSet<&str> = names.iter().map(String::as_str).collect();
+        if let Some(unknown) = terms.iter().find(|name| !known.contains(name.as_str())) {
             return Err(RangeError(format!(
                 "`!{part}` leaves out `{unknown}`, which is not in the range"
             )));
         }
-        let left_out: std::collections::HashSet<String> = terms.into_iter().collect();
+        let left_out: HashSet<String> = terms.into_iter().collect();
         names.retain(|name| !left_out.contains(name));
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
         return Err(RangeError(format!("`{twice}` comes twice in `{expression}`")));
     }

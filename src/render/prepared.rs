@@ -299,9 +299,9 @@ impl NodeRenderer<'_, '_> {
     /// # Errors
     ///
     /// Fails when a site's template names what is not there.
-    pub fn kickstart(&self, node: &Node, files: NodeFiles) -> Result<String, Diagnostic> {
+    pub fn kickstart(&self, node: &Node, files: NodeFiles) -> Result<String, Vec<Diagnostic>> {
         let context = self.kind.kickstart.of_node(self.prepared.cluster, node, files);
         kickstart::render(&self.prepared.templates, &context)
-            .map_err(|fault| self.prepared.diagnostic(&fault))
+            .map_err(|fault| vec![self.prepared.diagnostic(&fault)])
     }
 }
