@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo build test test-fast test-boot lint release clean
+.PHONY: help demo build test test-fast test-boot lint bench release clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test-boot: ## The boot tests alone
 
 lint: ## rustfmt, clippy, shellcheck
 	scripts/run-stages lint
+
+bench: build ## Measure builds of 10, 1,000 and 10,000 nodes: docs/benchmarks.md
+	scripts/bench.py $${CARGO_TARGET_DIR:-target}/release/nodeforge
 
 release: ## A binary that runs on EL8 (glibc 2.28) too: dist/nodeforge
 	scripts/release

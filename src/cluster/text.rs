@@ -23,6 +23,8 @@ pub enum TextKind {
     /// The name of a link under /dev/disk, a serial number or a WWN; spaces are allowed.
     DiskName,
     Word,
+    /// A log level, or one for each facility.
+    LogMask,
     KernelArgument,
     Package,
     Unit,
@@ -82,6 +84,9 @@ impl TextKind {
             ),
             TextKind::Word => {
                 (only(text, "._:;+-/@="), "one word of letters, digits and `._:;+-/@=`")
+            }
+            TextKind::LogMask => {
+                (only(text, ",=_"), "a log level like `INFO`, or several like `WARN,OBJECT=DEBUG`")
             }
             TextKind::KernelArgument => (
                 only(text, "._:+-/@=,%~^"),
@@ -180,7 +185,8 @@ mod tests {
 
     #[test]
     fn each_kind_takes_what_it_should_and_refuses_what_could_break_out() {
-        let table: [(TextKind, &[&str], &[&str]); 13] = [
+        let table: [(TextKind, &[&str], &[&str]); 14] = [
+            (TextKind::LogMask, &["INFO", "WARN,OBJECT=DEBUG"], &["", "INFO WARN", "a\""]),
             (
                 TextKind::Url,
                 &["http://10.20.0.2:8080", "https://a.b/c%20d/", "file:///mnt/x/"],

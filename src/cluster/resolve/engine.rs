@@ -37,7 +37,7 @@ fn engine(reader: &mut Reader, table: &MergedTable<'_>, at: usize, hw: &Hw) -> O
         port: reader.or(port, table, 31316 + 1000 * u32::try_from(at).unwrap_or(0)),
         scm: scm(reader, table.table("scm")?, at),
         bdevs: bdevs(reader, table, hw),
-        log_mask: reader.text(table, "log_mask", TextKind::Word),
+        log_mask: reader.text(table, "log_mask", TextKind::LogMask),
         log_file: reader.or(log_file, table, format!("/var/log/daos/daos_engine.{at}.log")),
         env: reader.texts(table, "env", TextKind::Environment),
         env_pass_through: {

@@ -93,7 +93,7 @@ pub fn daos(
             .text(table, "format_by", TextKind::HostOrAddress)
             .map(|name| Sited { value: NodeName::new(name.value), span: name.span }),
         control_metadata: control_metadata(reader, table),
-        control_log_mask: reader.text(table, "control_log_mask", word),
+        control_log_mask: reader.text(table, "control_log_mask", TextKind::LogMask),
         nr_hugepages: reader.number(table, "nr_hugepages"),
         disable_hugepages: reader.truth(table, "disable_hugepages", false),
         disable_vfio: reader.truth(table, "disable_vfio", false),
@@ -148,7 +148,7 @@ fn agent(reader: &mut Reader, table: &MergedTable<'_>) -> Agent {
         telemetry_port: reader.number(agent, "telemetry_port"),
         disable_caching: reader.truth(agent, "disable_caching", false),
         cache_expiration: reader.number(agent, "cache_expiration"),
-        log_mask: reader.text(agent, "log_mask", TextKind::Word),
+        log_mask: reader.text(agent, "log_mask", TextKind::LogMask),
     }
 }
 
