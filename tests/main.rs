@@ -4,6 +4,7 @@
 //! * [`oracles`]: independent judges of what a build wrote. Each returns what it found
 //!   wrong, one line a finding, and is itself tested on an input that it must refuse.
 //! * [`boot`]: real kernels under QEMU.
+//! * [`docs`]: what README.md and docs/ say of the program, against the program.
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`examples`]: the examples before the judges.
 //! * [`layers`]: the module order of `src/lib.rs`.
@@ -15,6 +16,7 @@
 
 mod boot;
 mod daos;
+mod docs;
 mod examples;
 mod fetch;
 mod kickstart;

@@ -155,7 +155,7 @@ macro_rules! os_keys {
     ($($more:expr,)*) => {
         &[
             $($more,)*
-            optional("mirror", Shape::Text, "\"https://vault.almalinux.org/8.9\"", "The folder of an AlmaLinux mirror that holds BaseOS and AppStream. Default: the vault for 8.8 and 8.9, the main site for 8.10."),
+            defaulted("mirror", Shape::Text, "https://vault.almalinux.org/RELEASE, for 8.10 https://repo.almalinux.org/almalinux/8.10", "\"https://vault.almalinux.org/8.9\"", "The folder of an AlmaLinux mirror that holds BaseOS and AppStream."),
             defaulted("tree", Shape::OneOf(&["kickstart", "os"]), "kickstart", "\"os\"", "Install from the release as shipped, or from the tree that gathers updates."),
             defaulted("selinux", Shape::OneOf(&["disabled", "permissive", "enforcing"]), "enforcing", "\"disabled\"", "SELinux's mode. DAOS ships no policy of its own and needs none off."),
             defaulted("firewall", Shape::OneOf(&["disabled", "enabled"]), "enabled", "\"disabled\"", "Enabled opens exactly what the node's roles need, and ssh."),
@@ -165,7 +165,7 @@ macro_rules! os_keys {
             defaulted("keyboard", Shape::Text, "us", "\"de\"", "The console's keyboard."),
             optional("root_password", Shape::Secret, "{ file = \"secrets/root.sha512\" }", "A `$6$` or `$5$` hash; without it the account is locked."),
             optional("ssh_keys", TEXTS, "[\"ssh-ed25519 AAAA… admin@lab\"]", "Public keys that may log in as root."),
-            optional("kernel_args", Shape::Set, "[\"intel_iommu=on\"]", "Kernel arguments of the installed system. `console=` comes from the hw."),
+            optional("kernel_args", Shape::Set, "[\"intel_iommu=on\"]", "Kernel arguments of the installed system. `console=` comes from the hw, and Intel gets `intel_iommu=on` where no `intel_iommu=` is set."),
             optional("packages", Shape::Set, "[\"tmux\"]", "Packages and groups (`@core`) to install; a leading `-` leaves one out."),
             optional("services", Shape::Set, "[\"tuned\"]", "Units of packages to enable."),
             optional("ports", Shape::Set, "[\"8080/tcp\"]", "Ports to open beside those of DAOS, which are computed."),
@@ -242,7 +242,7 @@ const DAOS: &[Key] = &[
         "certificates",
         Shape::Table(CERTIFICATES),
         "{ dir = \"secrets/daos\" }",
-        "Where `nodeforge certs init` keeps the certificates.",
+        "Where `nodeforge certs init` keeps the certificates; required for `security = \"certificates\"`.",
     ),
     defaulted(
         "system_ram_reserved",
@@ -258,11 +258,12 @@ const DAOS: &[Key] = &[
         "\"/{rack}/{name}\"",
         "The fault domain of a server: at most two levels; `{rack}` and `{name}` are filled in.",
     ),
-    optional(
+    defaulted(
         "format_by",
         Shape::Text,
+        "the first admin by name",
         "\"adm1\"",
-        "The admin node that formats the storage. Default: the first admin by name.",
+        "The admin node that formats the storage.",
     ),
     defaulted(
         "control_metadata",
@@ -272,11 +273,12 @@ const DAOS: &[Key] = &[
         "Where servers with Metadata-on-SSD keep what must outlive a reinstall.",
     ),
     optional("control_log_mask", Shape::Text, "\"INFO\"", "The control plane's log level."),
-    optional(
+    defaulted(
         "nr_hugepages",
         COUNT,
+        "computed from the targets",
         "8704",
-        "Hugepages of 2 MiB, all engines of a node together. Default: computed.",
+        "Hugepages of 2 MiB, all engines of a node together.",
     ),
     defaulted("disable_hugepages", Shape::Bool, "false", "false", "Never with block devices."),
     defaulted(
@@ -429,12 +431,18 @@ const CPU: Key = defaulted(
     "\"amd\"",
     "The vendor. Intel needs `intel_iommu=on`, AMD nothing.",
 );
-const MEMORY: Key = optional("memory", Shape::Size, "\"1TiB\"", "The size of the DIMMs.");
-const MEM_TOTAL: Key = optional(
+const MEMORY: Key = optional(
+    "memory",
+    Shape::Size,
+    "\"1TiB\"",
+    "The size of the DIMMs. Required, in the hw or in the node.",
+);
+const MEM_TOTAL: Key = defaulted(
     "mem_total",
     Shape::Size,
+    "memory less a margin for the kernel",
     "\"1007GiB\"",
-    "MemTotal of /proc/meminfo, where it is known. Default: memory less a margin for the kernel.",
+    "MemTotal of /proc/meminfo, where it is known.",
 );
 const SOCKETS: Key =
     defaulted("sockets", Shape::Integer(1, 64), "1", "2", "CPU sockets, each a NUMA node.");
@@ -444,7 +452,7 @@ const INSTALL_DISK: Key = optional(
     "install_disk",
     Shape::Table(DISK_RULE),
     "{ bus = \"virtio\", min = \"40GiB\" }",
-    "Which disk to install on: all conditions must hold and exactly one disk match. Data disks are always refused.",
+    "Which disk to install on: all conditions must hold and exactly one disk match. Data disks are always refused. Required, in the hw or in the node.",
 );
 const NIC_KEY: Key = optional(
     "nic",
@@ -506,19 +514,26 @@ const DISK_RULE: &[Key] = &[
 ];
 
 const NIC: &[Key] = &[
-    optional(
+    defaulted(
         "name",
         Shape::Text,
+        "its key",
         "\"lan0\"",
-        "The interface's name on the node; not one of the kernel's own (eth0, ib0). Default: its key.",
+        "The interface's name on the node; not one of the kernel's own (eth0, ib0).",
     ),
     optional("net", Shape::Text, "\"mgmt\"", "The net it is on."),
-    defaulted("boot", Shape::Bool, "false", "true", "Whether the node boots from it; exactly one."),
+    defaulted(
+        "boot",
+        Shape::Bool,
+        "false, for the only NIC true",
+        "true",
+        "Whether the node boots from it: exactly one NIC of a node.",
+    ),
     optional(
         "ip",
         Shape::Text,
         "\"10.20.1.0 + {index}\"",
-        "Its address; `{index}` is the number at the end of the node's name.",
+        "Its IPv4 address; `{index}` is the number at the end of the node's name.",
     ),
     optional("mac", Shape::Text, "\"52:54:00:03:00:11\"", "Its hardware address."),
     optional("guid", Shape::Text, "\"0c42a10300b1c2d3\"", "An InfiniBand port's GUID."),
@@ -692,7 +707,7 @@ pub const ENGINE: &[Key] = &[
         Shape::Integer(1, 1_000_000),
         "31316 + 1000 for each engine before it",
         "31416",
-        "Its first fabric port.",
+        "Its first fabric port; it takes targets + helpers + 2 from there and a few more, none above 65535.",
     ),
     required("scm", Shape::Table(SCM), "{ class = \"ram\", size = \"auto\" }", "The first tier."),
     optional(
@@ -720,9 +735,10 @@ pub const ENGINE: &[Key] = &[
 
 const SCM: &[Key] = &[
     required("class", Shape::OneOf(&["ram", "dcpm"]), "\"ram\"", "Memory, or persistent memory."),
-    optional(
+    defaulted(
         "size",
         Shape::SizeOrAuto,
+        "auto",
         "\"auto\"",
         "The size of the RAM disk in whole GiB; `auto` is as much as the memory allows. Only for class ram.",
     ),

@@ -65,47 +65,112 @@ fn shape_schema(shape: &Shape) -> Value {
     }
 }
 
-/// The reference of a table and the tables in it, as Markdown; `path` is how its keys begin
-/// and `level` how deep its heading is.
-pub fn reference(path: &str, keys: &[Key], level: usize) -> String {
-    let mut text = String::new();
-    if !path.is_empty() {
-        text += &format!("\n{} `[{path}]`\n", "#".repeat(level));
+/// The reference of a file and the tables in it, as Markdown headings of `level` and tables.
+///
+/// What stands in several places is described once, at the first: a table of the same keys
+/// refers to it, and a table that takes all keys of an earlier one says so in a line.
+pub fn reference(keys: &'static [Key], level: usize) -> String {
+    let mut page = Page { level, described: Vec::new(), text: String::new() };
+    page.describe("", keys, Place::Table);
+    page.text
+}
+
+/// How a table is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `[path]`
+    Table,
+    /// `[[path]]`, as often as one likes.
+    Array,
+}
+
+struct Page {
+    level: usize,
+    /// The headings so far, each with its keys.
+    described: Vec<(String, &'static [Key])>,
+    text: String,
+}
+
+/// A table with fewer keys is not worth a line that refers to it.
+const MANY_KEYS: usize = 8;
+
+impl Page {
+    fn describe(&mut self, path: &str, keys: &'static [Key], place: Place) {
+        let heading = match (path, place) {
+            ("", _) => "Top level".to_owned(),
+            (path, Place::Table) => format!("`[{path}]`"),
+            (path, Place::Array) => format!("`[[{path}]]`"),
+        };
+        self.text += &format!("\n{} {heading}\n\n", "#".repeat(self.level));
+        let taken: Vec<(String, &'static [Key])> =
+            self.described.iter().filter(|(_, earlier)| takes_all(keys, earlier)).cloned().collect();
+        if !taken.is_empty() {
+            let names: Vec<&str> = taken.iter().map(|(name, _)| name.as_str()).collect();
+            self.text += &format!("Every key of {}, and:\n\n", names.join(" and of "));
+        }
+        let is_new = |key: &&Key| !taken.iter().any(|(_, keys)| has(keys, key));
+        let own: Vec<&'static Key> = keys.iter().filter(is_new).collect();
+        self.described.push((heading, keys));
+        self.text += "| key | type | default | example | meaning |\n|---|---|---|---|---|\n";
+        let rows: String = own.iter().map(|key| self.row(path, key)).collect();
+        self.text += &rows;
+        for key in own {
+            if let Some((inner, keys, place)) = inner_table(path, key)
+                && self.heading_of(keys).is_none()
+            {
+                self.describe(&inner, keys, place);
+            }
+        }
     }
-    text += "\n| key | type | default | example | meaning |\n|---|---|---|---|---|\n";
-    for key in keys {
+
+    fn row(&self, path: &str, key: &Key) -> String {
         let default = match (key.default, key.need) {
             ("", Need::Required) => "required".to_owned(),
             ("", Need::Optional) => "–".to_owned(),
+            // More than one word is an explanation, not a value.
+            (default, _) if default.contains(' ') && !default.starts_with('{') => default.to_owned(),
             (default, _) => format!("`{default}`"),
         };
+        let elsewhere = inner_table(path, key)
+            .and_then(|(_, keys, _)| self.heading_of(keys))
+            .map_or_else(String::new, |heading| format!(", as {heading}"));
         let cells = [
             format!("`{}`", key.name),
-            type_name(&key.shape),
+            type_name(&key.shape) + &elsewhere,
             default,
             if key.example.is_empty() { "–".to_owned() } else { format!("`{}`", key.example) },
             key.doc.to_owned(),
         ];
         let cells = cells.map(|cell| cell.replace('|', "\\|"));
-        text += &format!("| {} |\n", cells.join(" | "));
+        format!("| {} |\n", cells.join(" | "))
     }
-    for key in keys {
-        let inner = match path {
-            "" => key.name.to_owned(),
-            path => format!("{path}.{}", key.name),
-        };
-        match key.shape {
-            Shape::Table(keys) => text += &reference(&inner, keys, level + 1),
-            Shape::List(Shape::Table(keys)) => {
-                text += &reference(&format!("[{inner}]"), keys, level + 1)
-            }
-            Shape::Map(Shape::Table(keys)) => {
-                text += &reference(&format!("{inner}.NAME"), keys, level + 1)
-            }
-            _ => {}
-        }
+
+    fn heading_of(&self, keys: &'static [Key]) -> Option<&str> {
+        let (heading, _) = self.described.iter().find(|(_, other)| std::ptr::eq(*other, keys))?;
+        Some(heading)
     }
-    text
+}
+
+/// The table under `key`: how its keys begin, and what they are.
+fn inner_table(path: &str, key: &Key) -> Option<(String, &'static [Key], Place)> {
+    let inner = match path {
+        "" => key.name.to_owned(),
+        path => format!("{path}.{}", key.name),
+    };
+    match key.shape {
+        Shape::Table(keys) => Some((inner, keys, Place::Table)),
+        Shape::List(Shape::Table(keys)) => Some((inner, keys, Place::Array)),
+        Shape::Map(Shape::Table(keys)) => Some((format!("{inner}.NAME"), keys, Place::Table)),
+        _ => None,
+    }
+}
+
+fn takes_all(keys: &[Key], earlier: &[Key]) -> bool {
+    earlier.len() >= MANY_KEYS && earlier.iter().all(|key| has(keys, key))
+}
+
+fn has(keys: &[Key], key: &Key) -> bool {
+    keys.iter().any(|other| (other.name, other.doc) == (key.name, key.doc))
 }
 
 fn type_name(shape: &Shape) -> String {
@@ -115,6 +180,7 @@ fn type_name(shape: &Shape) -> String {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
         }
         Shape::Integer(min, i64::MAX) => format!("number ≥ {min}"),
+        Shape::Integer(min, max) if min == max => format!("number {min}"),
         Shape::Integer(min, max) => format!("number {min}–{max}"),
         Shape::Bool => "`true`, `false`".into(),
         Shape::Size => "size".into(),
@@ -125,6 +191,8 @@ fn type_name(shape: &Shape) -> String {
         Shape::Set => "set".into(),
         Shape::HostList => "node ranges".into(),
         Shape::Table(_) => "table".into(),
-        Shape::Map(shape) => format!("names → {}", type_name(shape)),
+        Shape::Map(Shape::Table(_)) => "tables by name".into(),
+        Shape::Map(Shape::List(shape)) => format!("arrays of {} by name", type_name(shape)),
+        Shape::Map(shape) => format!("{} by name", type_name(shape)),
     }
 }
