@@ -314,7 +314,7 @@ const DAOS: &[Key] = &[
 
 const CERTIFICATES: &[Key] = &[
     required("dir", Shape::Text, "\"secrets/daos\"", "The folder, relative to this file."),
-    defaulted("days", Shape::Integer(1, 36500), "1095", "1095", "How long new certificates hold."),
+    defaulted("days", Shape::Integer(1, 7300), "1095", "1095", "How long new certificates hold."),
 ];
 
 const CONTROL_METADATA: &[Key] = &[
