@@ -100,7 +100,10 @@ fn the_example_as_blogged_is_the_corpus_file_that_is_judged() {
         let lines = text.lines().skip_while(|line| line.starts_with('#') || line.is_empty());
         lines.map(str::to_owned).collect::<Vec<String>>()
     };
-    assert_eq!(body("examples/lab3-as-blogged.toml"), body("tests/corpus/daos/lab3-as-blogged.toml"));
+    assert_eq!(
+        body("examples/lab3-as-blogged.toml"),
+        body("tests/corpus/daos/lab3-as-blogged.toml")
+    );
 }
 
 /// Paths of values as the pages write them: a list is its name and its items' fields behind

@@ -102,8 +102,12 @@ impl Page {
             (path, Place::Array) => format!("`[[{path}]]`"),
         };
         self.text += &format!("\n{} {heading}\n\n", "#".repeat(self.level));
-        let taken: Vec<(String, &'static [Key])> =
-            self.described.iter().filter(|(_, earlier)| takes_all(keys, earlier)).cloned().collect();
+        let taken: Vec<(String, &'static [Key])> = self
+            .described
+            .iter()
+            .filter(|(_, earlier)| takes_all(keys, earlier))
+            .cloned()
+            .collect();
         if !taken.is_empty() {
             let names: Vec<&str> = taken.iter().map(|(name, _)| name.as_str()).collect();
             self.text += &format!("Every key of {}, and:\n\n", names.join(" and of "));
@@ -128,7 +132,9 @@ impl Page {
             ("", Need::Required) => "required".to_owned(),
             ("", Need::Optional) => "–".to_owned(),
             // More than one word is an explanation, not a value.
-            (default, _) if default.contains(' ') && !default.starts_with('{') => default.to_owned(),
+            (default, _) if default.contains(' ') && !default.starts_with('{') => {
+                default.to_owned()
+            }
             (default, _) => format!("`{default}`"),
         };
         let elsewhere = inner_table(path, key)
