@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use clap::CommandFactory;
 use nodeforge::cli::Cli;
@@ -75,6 +76,37 @@ fn every_command_in_a_page_is_one_the_program_takes() {
     assert_eq!(wrong, [""; 0]);
 }
 
+/// Verbs that only read, on the examples: what a page shows is what the program prints, in the
+/// order shown; a line `…` stands for lines left out.
+#[test]
+fn what_a_page_shows_of_the_examples_is_what_the_program_prints() {
+    let mut wrong = Vec::new();
+    let mut n_compared = 0;
+    for page in pages() {
+        for (command, shown) in sessions(&read(&page)) {
+            let words = shlex::split(&command).unwrap();
+            let only_reads = ["check", "explain", "nodes", "plan", "show", "why"];
+            let is_ours = words.iter().any(|word| word.starts_with("examples/"));
+            if !only_reads.contains(&words[0].as_str()) || !(is_ours || words[0] == "explain") {
+                continue;
+            }
+            let printed = printed_by(&words);
+            n_compared += 1;
+            let mut rest = printed.as_str();
+            for part in shown.split("…\n").filter(|part| !part.is_empty()) {
+                match rest.split_once(part) {
+                    Some((_, after)) => rest = after,
+                    None => {
+                        wrong.push(format!("{}: {command}: not printed:\n{part}", page.display()))
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+    assert!(n_compared >= 8, "only {n_compared} commands were found in the pages");
+}
+
 #[test]
 fn links_between_the_pages_lead_somewhere() {
     let link = Regex::new(r"\]\(([^)#:]+)(#[^)]*)?\)").unwrap();
@@ -104,6 +136,24 @@ fn the_example_as_blogged_is_the_corpus_file_that_is_judged() {
         body("examples/lab3-as-blogged.toml"),
         body("tests/corpus/daos/lab3-as-blogged.toml")
     );
+}
+
+/// The commands of nodeforge in the console blocks of a page, each with what follows it.
+fn sessions(page: &str) -> Vec<(String, String)> {
+    let blocks = page.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let commands = blocks.flat_map(|block| block.split("$ nodeforge ").skip(1));
+    let parted = commands.filter_map(|text| text.split_once('\n'));
+    parted.map(|(command, shown)| (command.to_owned(), shown.to_owned())).collect()
+}
+
+/// Both streams, without colour: the messages and then the data.
+fn printed_by(words: &[String]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_nodeforge"))
+        .args(words)
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    [output.stderr, output.stdout].map(|bytes| String::from_utf8(bytes).unwrap()).concat()
 }
 
 /// Paths of values as the pages write them: a list is its name and its items' fields behind
