@@ -114,6 +114,13 @@ fn write_octets(octets: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress(String);
 
+impl Default for PciAddress {
+    /// The first address, where the host bridge is: no device that a user plans with.
+    fn default() -> Self {
+        Self("0000:00:00.0".to_owned())
+    }
+}
+
 impl PciAddress {
     pub fn as_str(&self) -> &str {
         &self.0

@@ -52,8 +52,12 @@ pub fn read(path: &Path, site: Option<&Path>) -> Result<Source> {
 /// The text of a file, which must be UTF-8.
 fn read_text(path: &Path) -> io::Result<String> {
     let bytes = fs::read(path)?;
-    String::from_utf8(bytes)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8 text"))
+    String::from_utf8(bytes).map_err(|fault| {
+        let before = &fault.as_bytes()[..fault.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let message = format!("line {line} is not UTF-8 text");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
 }
 
 impl Source {
@@ -61,34 +65,40 @@ impl Source {
     /// including this one.
     fn add_document(&mut self, path: &Path, text: String, chain: &mut Vec<PathBuf>) {
         let source = self.map.add(path.to_owned(), text);
-        let table = doc::parse(&self.map, source, &mut self.problems);
+        let (table, is_partial) = doc::parse(&self.map, source, &mut self.problems);
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        chain.push(identity(path));
+        chain.push(path.to_owned());
         let includes: Vec<(String, Span)> =
             doc::includes(&table).into_iter().map(|(path, span)| (path.to_owned(), span)).collect();
         for (included, span) in includes {
             self.include(&folder.join(included), span, chain);
         }
         chain.pop();
-        self.doc.documents.push(Document { source, table, folder });
+        self.doc.documents.push(Document { source, table, folder, is_partial });
     }
 
     fn include(&mut self, path: &Path, span: Span, chain: &mut Vec<PathBuf>) {
-        if chain.contains(&identity(path)) {
-            let files: Vec<String> = chain.iter().map(|path| path.display().to_string()).collect();
-            self.problems.push(
-                Diagnostic::error(
-                    codes::INCLUDE_CYCLE,
-                    format!("{} includes itself", path.display()),
-                )
-                .at(span)
-                .note(format!("through {}", files.join(", "))),
-            );
+        if let Some(first) = chain.iter().position(|outer| identity(outer) == identity(path)) {
+            let files: Vec<String> =
+                chain[first + 1..].iter().map(|path| path.display().to_string()).collect();
+            let diagnostic = Diagnostic::error(
+                codes::INCLUDE_CYCLE,
+                format!("{} includes itself", path.display()),
+            )
+            .at(span)
+            .help("take this one out: a file is read once, before the file that includes it");
+            self.problems.push(match files.is_empty() {
+                true => diagnostic,
+                false => diagnostic.note(format!("through {}", files.join(", "))),
+            });
             return;
         }
         match read_text(path) {
             Ok(text) => self.add_document(path, text, chain),
-            Err(fault) => self.problems.push(unreadable(path, &fault, span)),
+            Err(fault) => {
+                self.problems.push(unreadable(path, &fault, span));
+                self.doc.lacks_files = true;
+            }
         }
     }
 
@@ -138,9 +148,15 @@ impl Source {
 }
 
 fn unreadable(path: &Path, fault: &io::Error, span: Span) -> Diagnostic {
-    Diagnostic::error(codes::UNREADABLE, format!("{} cannot be read: {fault}", path.display()))
-        .at(span)
-        .note("relative paths start from the folder of the file that says them")
+    let message = format!("{} cannot be read: {fault}", path.display());
+    let diagnostic = Diagnostic::error(codes::UNREADABLE, message).at(span);
+    match fault.kind() {
+        io::ErrorKind::NotFound => {
+            diagnostic.help("relative paths start from the folder of the file that says them")
+        }
+        io::ErrorKind::InvalidData => diagnostic.help("save it as UTF-8"),
+        _ => diagnostic,
+    }
 }
 
 /// The same for two ways of writing one path, where the file exists.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cluster::schema::CLUSTER_FILE;
-use crate::diag::{Problems, SourceId, SourceMap, Span};
+use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, Span, codes};
 use crate::profile::Profile;
-use crate::toml_doc::{self, Missing, Table};
+use crate::toml_doc::{self, Missing, Table, Value};
 
 /// One cluster file or included file.
 #[derive(Clone, Debug)]
@@ -15,6 +15,9 @@ pub struct Document {
     pub table: Table,
     /// The folder that relative paths in it start from.
     pub folder: PathBuf,
+    /// Whether so much of it is missing or unreadable that what is worked out from the rest
+    /// would blame the wrong thing.
+    pub is_partial: bool,
 }
 
 /// Everything that `Cluster::resolve` reads.
@@ -22,6 +25,8 @@ pub struct Document {
 pub struct ClusterDoc {
     /// Included files first, in the order of inclusion; the file the user named is the last.
     pub documents: Vec<Document>,
+    /// Whether an included file could not be read.
+    pub lacks_files: bool,
     /// The text of each inventory by its path as joined with the folder that names it.
     pub inventories: BTreeMap<PathBuf, SourceId>,
     /// By name, built-in and the site's.
@@ -37,6 +42,12 @@ impl ClusterDoc {
         document.map_or(Path::new(""), |document| &document.folder)
     }
 
+    /// Whether something is missing that could be read for the user's own mistake only:
+    /// what is worked out from the rest would blame the wrong thing.
+    pub fn is_partial(&self) -> bool {
+        self.lacks_files || self.documents.iter().any(|document| document.is_partial)
+    }
+
     /// The document the user named.
     ///
     /// # Panics
@@ -47,11 +58,55 @@ impl ClusterDoc {
     }
 }
 
-/// Parses one cluster file; missing keys may come from another one.
-pub fn parse(sources: &SourceMap, source: SourceId, problems: &mut Problems) -> Table {
-    let table = toml_doc::parse(sources, source, problems);
-    toml_doc::check(&table, CLUSTER_FILE, Missing::MayComeElsewhere, problems);
-    table
+/// Parses one cluster file; missing keys may come from another one. Returns whether the
+/// table is a part only: see [`Document::is_partial`].
+pub fn parse(sources: &SourceMap, source: SourceId, problems: &mut Problems) -> (Table, bool) {
+    let (mut table, damage) = toml_doc::parse_damaged(sources, source, problems);
+    if let Some(problem) = unknown_format(&table) {
+        problems.push(problem);
+        return (table, true);
+    }
+    let mut found = Problems::default();
+    toml_doc::check(&table, CLUSTER_FILE, Missing::MayComeElsewhere, &mut found);
+    let misplaced = take_misplaced(&mut table);
+    let places: Vec<Span> = misplaced.iter().map(|(_, span)| *span).collect();
+    found.retain(|problem| {
+        let place = problem.primary.as_ref().map(|label| label.span);
+        place.is_none_or(|place| !damage.explains(place) && !places.contains(&place))
+    });
+    let lacks_include = misplaced.iter().any(|(name, _)| name == "include");
+    found.extend(misplaced.into_iter().map(|(name, span)| {
+        let message = format!("`{name}` stands inside a table");
+        Diagnostic::error(codes::UNKNOWN_KEY, message)
+            .at(span)
+            .help("write it at the top of the file, before the first `[table]`")
+    }));
+    problems.extend(found.into_sorted());
+    (table, lacks_include || !damage.is_none())
+}
+
+/// A file of another format may mean anything: nothing else is said of it.
+fn unknown_format(table: &Table) -> Option<Diagnostic> {
+    let item = table.get("format")?;
+    let number = item.integer().filter(|number| *number != 1)?;
+    let message = format!("format {number} is not known to this nodeforge");
+    Some(Diagnostic::error(codes::BAD_FORMAT, message).at(item.span).help("write `format = 1`").note(
+        "a file of a later format needs a later nodeforge",
+    ))
+}
+
+/// Takes out the keys of the top level that slipped into a table above them.
+fn take_misplaced(table: &mut Table) -> Vec<(String, Span)> {
+    let mut misplaced = Vec::new();
+    for section in ["cluster", "boot", "os", "daos"] {
+        let Some(Value::Table(inner)) = table.get_mut(section).map(|item| &mut item.value) else {
+            continue;
+        };
+        for name in ["format", "include", "allow"] {
+            misplaced.extend(inner.remove(name).map(|item| (name.to_owned(), item.key_span)));
+        }
+    }
+    misplaced
 }
 
 /// The paths of `include`, with the place of each.

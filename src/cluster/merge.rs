@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::diag::{Code, Diagnostic, Problems, Span, codes};
-use crate::toml_doc::{Item, Key, Shape, Table, Value, check_required};
+use crate::toml_doc::{Item, Key, Shape, Table, Value, check_required, did_you_mean};
 
 /// One place that can set keys: a profile, `[os]`, a role, a range of nodes.
 #[derive(Clone, Debug)]
@@ -75,6 +75,8 @@ pub struct MergedTable<'a> {
     pub keys: BTreeMap<&'a str, Merged<'a>>,
     /// Where to point for what is missing: the key of the highest layer that has the table.
     pub span: Span,
+    /// The key of the lowest layer that has the table: where what it stands for is defined.
+    pub origin: Span,
 }
 
 /// Merges `layers`, lowest first, by the shapes of `keys`; `at` is where to point for what
@@ -85,7 +87,7 @@ pub fn merge<'a>(
     at: Span,
     problems: &mut Problems,
 ) -> MergedTable<'a> {
-    let mut merged = MergedTable { keys: BTreeMap::new(), span: at };
+    let mut merged = MergedTable { keys: BTreeMap::new(), span: at, origin: at };
     for index in 0..layers.len() {
         lay_table(&mut merged, layers[index].table, keys, index, layers, problems);
     }
@@ -142,7 +144,7 @@ fn table_at<'a, 'm>(
     name: &'a str,
     span: Span,
 ) -> &'m mut MergedTable<'a> {
-    let empty = || MergedTable { keys: BTreeMap::new(), span };
+    let empty = || MergedTable { keys: BTreeMap::new(), span, origin: span };
     let slot = keys.entry(name).or_insert_with(|| Merged::Table(empty()));
     // A layer below wrote another type here, which the schema check has reported.
     if !matches!(slot, Merged::Table(_)) {
@@ -175,7 +177,11 @@ fn lay_set<'a>(
     for (member, span) in operations.get("remove").into_iter().flat_map(Item::texts) {
         if set.members.remove(member).is_none() {
             let message = format!("`{name}` has no `{member}` to remove");
-            problems.push(Diagnostic::warning(codes::NOT_IN_SET, message).at(span));
+            let help = match did_you_mean(member, set.members.keys().copied()) {
+                Some(similar) => format!("did you mean `{similar}`?"),
+                None => "take it out: no profile and nothing above adds it".to_owned(),
+            };
+            problems.push(Diagnostic::warning(codes::NOT_IN_SET, message).at(span).help(help));
         }
     }
 }
@@ -216,11 +222,20 @@ fn conflict(
         _ => (codes::ROLE_CONFLICT, "two roles of one node have equal standing, so neither wins"),
     };
     let message = format!("{} and {} set `{name}` differently", a.name, b.name);
+    let is_later = blame(item.span, chosen.item.span).0 == item.span;
+    let (item, other) = if is_later { (item, chosen.item) } else { (chosen.item, item) };
     Diagnostic::error(code, message)
         .at_labelled(item.span, format!("{} here", item.display()))
-        .also(chosen.item.span, format!("{} here", chosen.item.display()))
+        .also(other.span, format!("{} here", other.display()))
         .help("set it in one of them, or for the nodes that have both")
         .note(why)
+}
+
+/// Of two places that contradict each other, the one to change and the other one: the
+/// user's own file before an included one, and the later line before the earlier.
+pub fn blame(a: Span, b: Span) -> (Span, Span) {
+    let is_a = (std::cmp::Reverse(a.source), a.start) >= (std::cmp::Reverse(b.source), b.start);
+    if is_a { (a, b) } else { (b, a) }
 }
 
 /// Reports required keys that are missing in the tables within `merged`, but not in itself.
@@ -248,7 +263,7 @@ fn check_whole(table: &MergedTable<'_>, keys: &[Key], problems: &mut Problems) {
 impl<'a> MergedTable<'a> {
     /// A table that stands in an array, as it is.
     pub fn of_item(item: &'a Item, keys: &[Key]) -> Self {
-        let mut merged = Self { keys: BTreeMap::new(), span: item.span };
+        let mut merged = Self { keys: BTreeMap::new(), span: item.span, origin: item.span };
         let Some(table) = item.table() else { return merged };
         let standing = Standing { level: Level::Node, weight: 0, peer: 0 };
         let layers = [Layer { name: String::new(), standing, table }];

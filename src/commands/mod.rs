@@ -2,7 +2,7 @@
 
 mod build;
 pub mod certs;
-mod check;
+pub mod check;
 mod daos;
 pub mod fetch;
 mod init;

@@ -150,6 +150,7 @@ impl Diagnostic {
 
     fn new(severity: Severity, code: Code, message: String) -> Self {
         let (others, help, notes) = Default::default();
+        let message = on_one_line(message);
         Self { severity, code, message, primary: None, others, help, notes }
     }
 
@@ -160,23 +161,23 @@ impl Diagnostic {
 
     /// Marks the place that has to change and says what is there.
     pub fn at_labelled(mut self, span: Span, text: impl Into<String>) -> Self {
-        self.primary = Some(Label { span, text: text.into() });
+        self.primary = Some(Label { span, text: on_one_line(text.into()) });
         self
     }
 
     /// Marks another place that matters.
     pub fn also(mut self, span: Span, text: impl Into<String>) -> Self {
-        self.others.push(Label { span, text: text.into() });
+        self.others.push(Label { span, text: on_one_line(text.into()) });
         self
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help.push(help.into());
+        self.help.push(on_one_line(help.into()));
         self
     }
 
     pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
+        self.notes.push(on_one_line(note.into()));
         self
     }
 
@@ -214,6 +215,18 @@ impl Diagnostic {
     }
 }
 
+/// Control characters written as escapes: what a message quotes of the user's text can
+/// neither break its lines nor steer a terminal.
+fn on_one_line(text: String) -> String {
+    match text.contains(char::is_control) {
+        false => text,
+        true => text
+            .chars()
+            .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+            .collect(),
+    }
+}
+
 /// Every problem found so far; filled by each step and reported once.
 #[derive(Debug, Default)]
 pub struct Problems {
@@ -246,6 +259,11 @@ impl Problems {
         self.found.is_empty()
     }
 
+    /// Leaves out the problems that `is_kept` refuses.
+    pub fn retain(&mut self, is_kept: impl FnMut(&Diagnostic) -> bool) {
+        self.found.retain(is_kept);
+    }
+
     /// Downgrades the problems whose code is allowed; a code that allows nothing is one more.
     ///
     /// Only broken rules (DAOS-n, NF5xx) can be allowed: a file that cannot be understood
@@ -263,12 +281,23 @@ impl Problems {
             if n_allowed > 0 {
                 continue;
             }
-            let (message, help) = match is_rule {
-                true => (format!("`{code}` allows nothing here"), "take it out"),
-                false => (
-                    format!("`{code}` cannot be allowed"),
-                    "only DAOS-n and NF5xx are rules to break",
-                ),
+            let known = || {
+                let listed = codes::MEANINGS.iter().chain(codes::DAOS_MEANINGS);
+                listed.map(|meaning| meaning.code.as_str())
+            };
+            let is_known = known().any(|known| known == code);
+            let (message, help) = if !is_known {
+                let upper = code.to_ascii_uppercase();
+                let help = match known().find(|known| *known == upper) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None => "write the code as a message shows it in brackets".to_owned(),
+                };
+                (format!("there is no code `{code}`"), help)
+            } else if is_rule {
+                (format!("`{code}` allows nothing here"), "take it out".to_owned())
+            } else {
+                let help = "only DAOS-n and NF5xx are rules to break".to_owned();
+                (format!("`{code}` cannot be allowed"), help)
             };
             self.push(Diagnostic::warning(codes::UNKNOWN_CODE, message).at(span).help(help));
         }
@@ -300,6 +329,13 @@ mod tests {
         let id = sources.add("a.toml".into(), "x = 1\nä = 2\n".into());
         assert_eq!(sources.place(Span::new(id, 0..1)), "a.toml:1:1");
         assert_eq!(sources.place(Span::new(id, 11..12)), "a.toml:2:5");
+    }
+
+    #[test]
+    fn messages_cannot_break_their_line_or_steer_a_terminal() {
+        let diagnostic = Diagnostic::error(codes::UNKNOWN_NAME, "no `a\nb\u{1b}[2J`").help("a\tb");
+        assert_eq!(diagnostic.message, "no `a\\nb\\u{1b}[2J`");
+        assert_eq!(diagnostic.help, ["a\\tb"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Draws diagnostics the way rustc and cargo do, by `annotate-snippets`.
 
+use std::ops::Range;
+
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use crate::diag::{Diagnostic, Label, Severity, SourceId, SourceMap, codes};
@@ -64,7 +66,8 @@ fn snippets<'a>(diagnostic: &'a Diagnostic, sources: &'a SourceMap) -> Vec<Drawn
                 let at = sources.line_column(here().next().expect("the file has a label").span);
                 return Drawn::Place(Origin::path(path).line(at.line).char_column(at.column));
             }
-            if file.text.is_empty() || here().all(|label| label.span.start == label.span.end) {
+            // An empty span at the start stands for the file as a whole.
+            if file.text.is_empty() || here().all(|label| label.span.end == 0) {
                 return Drawn::Place(Origin::path(path));
             }
             let is_primary = |label: &Label| diagnostic.primary.as_ref() == Some(label);
@@ -73,9 +76,25 @@ fn snippets<'a>(diagnostic: &'a Diagnostic, sources: &'a SourceMap) -> Vec<Drawn
                     true => AnnotationKind::Primary,
                     false => AnnotationKind::Context,
                 };
-                kind.span(label.span.range())
+                kind.span(visible(&file.text, label.span.range()))
                     .label((!label.text.is_empty()).then_some(label.text.as_str()))
             })))
         })
         .collect()
+}
+
+/// A range of at least one character of a line, so that there is something to underline.
+fn visible(text: &str, range: Range<usize>) -> Range<usize> {
+    if !range.is_empty() {
+        return range;
+    }
+    let at = range.start.min(text.len());
+    match text[at..].chars().next().filter(|c| !matches!(c, '\r' | '\n')) {
+        Some(next) => at..at + next.len_utf8(),
+        None => {
+            let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+            let last = text[line_start..at].chars().next_back().map_or(0, char::len_utf8);
+            at - last..at
+        }
+    }
 }

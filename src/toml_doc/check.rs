@@ -19,11 +19,17 @@ pub fn check(table: &Table, keys: &[Key], missing: Missing, problems: &mut Probl
     for (name, item) in table {
         match keys.iter().find(|key| key.name == name) {
             Some(key) => check_item(name, item, &key.shape, missing, problems),
-            None => problems.push(unknown_key(name, item.key_span, keys)),
+            None => problems.push(unknown_key(name, item, keys)),
         }
     }
     if let Missing::At(at) = missing {
-        check_required(|name| table.contains_key(name), keys, at, problems);
+        let meant: Vec<&str> = table
+            .keys()
+            .filter(|name| keys.iter().all(|key| key.name != *name))
+            .filter_map(|name| did_you_mean(name, keys.iter().map(|key| key.name)))
+            .collect();
+        let is_there = |name: &str| table.contains_key(name) || meant.contains(&name);
+        check_required(is_there, keys, at, problems);
     }
 }
 
@@ -46,8 +52,15 @@ pub fn check_required(
     }
 }
 
-fn unknown_key(name: &str, at: Span, keys: &[Key]) -> Diagnostic {
-    let diagnostic = Diagnostic::error(codes::UNKNOWN_KEY, format!("unknown key `{name}`")).at(at);
+fn unknown_key(name: &str, item: &Item, keys: &[Key]) -> Diagnostic {
+    let diagnostic =
+        Diagnostic::error(codes::UNKNOWN_KEY, format!("unknown key `{name}`")).at(item.key_span);
+    let is_known = |inner: &str| keys.iter().any(|key| key.name == inner);
+    if let Some((inner, _)) = item.table().and_then(|table| table.first_key_value())
+        && is_known(inner)
+    {
+        return diagnostic.help(format!("write `{inner}` itself here, without `{name}.`"));
+    }
     match did_you_mean(name, keys.iter().map(|key| key.name)) {
         Some(similar) => diagnostic.help(format!("did you mean `{similar}`?")),
         None => {
@@ -173,15 +186,22 @@ fn check_secret(name: &str, item: &Item, problems: &mut Problems) {
             problems.push(
                 Diagnostic::error(codes::UNKNOWN_KEY, message).at(item.key_span).help(&*help),
             );
-        } else if item.text().is_none_or(str::is_empty) {
-            problems.push(wrong_type(key, item, &Shape::Text));
-        } else {
-            check_text(key, item.text().unwrap_or_default(), item.span, problems);
+            continue;
+        }
+        match item.text() {
+            None => problems.push(wrong_type(key, item, &Shape::Text)),
+            Some("") => problems.push(
+                Diagnostic::error(codes::BAD_VALUE, format!("`{key}` is empty"))
+                    .at(item.span)
+                    .help(&*help),
+            ),
+            Some(text) => check_text(key, text, item.span, problems),
         }
     }
-    if known.len() != 1 {
+    let code = if known.is_empty() { codes::MISSING } else { codes::GIVEN_TWICE };
+    if known.len() > 1 || table.is_empty() {
         let message = format!("`{name}` needs exactly one of `file`, `env` and `cmd`");
-        problems.push(Diagnostic::error(codes::MISSING, message).at(item.span).help(help));
+        problems.push(Diagnostic::error(code, message).at(item.span).help(help));
     }
 }
 

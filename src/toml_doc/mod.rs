@@ -7,16 +7,18 @@
 
 mod check;
 mod docs;
+mod syntax;
 
 use std::collections::BTreeMap;
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, Span, codes};
+use crate::diag::{Problems, SourceId, SourceMap, Span};
 
 pub use check::{Missing, check, check_required, did_you_mean};
 pub use docs::{json_schema, reference};
+pub use syntax::Damage;
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +49,7 @@ impl Value {
         match self {
             Value::Text(_) => "a string",
             Value::Integer(_) => "a whole number",
+            Value::Float(number) if number.is_infinite() => "a number beyond all bounds",
             Value::Float(_) => "a fraction",
             Value::Bool(_) => "true or false",
             Value::Datetime(_) => "a date",
@@ -217,24 +220,20 @@ impl Shape {
 
 /// Reads the text of `source`; what is not well formed becomes a problem, the rest is kept.
 pub fn parse(sources: &SourceMap, source: SourceId, problems: &mut Problems) -> Table {
-    let text = &sources.file(source).text;
-    let (root, faults) = DeTable::parse_recoverable(text);
-    problems.extend(faults.iter().map(|fault| syntax_problem(fault, source)));
-    table(root.into_inner(), source)
+    parse_damaged(sources, source, problems).0
 }
 
-fn syntax_problem(fault: &toml::de::Error, source: SourceId) -> Diagnostic {
-    let span = Span::new(source, fault.span().unwrap_or(0..0));
-    let diagnostic = Diagnostic::error(codes::SYNTAX, fault.message().replace('\n', ", ")).at(span);
-    let is_extended = fault.message().contains("duplicate key")
-        || fault.message().contains("extend")
-        || fault.message().contains("redefin");
-    match is_extended {
-        true => diagnostic.help(
-            "write a table in one way: `nic.mgmt = { ip = … }` cannot stand beside `nic.mgmt.ip = …` in one block",
-        ),
-        false => diagnostic,
-    }
+/// As [`parse`], and says what of the table cannot be believed.
+pub fn parse_damaged(
+    sources: &SourceMap,
+    source: SourceId,
+    problems: &mut Problems,
+) -> (Table, Damage) {
+    let text = &sources.file(source).text;
+    let (root, faults) = DeTable::parse_recoverable(text);
+    let (found, damage) = syntax::judge(text, source, &faults);
+    problems.extend(found);
+    (table(root.into_inner(), source), damage)
 }
 
 fn table(table: DeTable<'_>, source: SourceId) -> Table {

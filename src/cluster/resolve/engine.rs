@@ -8,7 +8,6 @@ use crate::cluster::schema::{BDEV, ENGINE};
 use crate::cluster::text::TextKind;
 use crate::diag::{Diagnostic, codes};
 use crate::toml_doc::Item;
-use crate::units::ByteSize;
 
 pub fn engines(reader: &mut Reader, table: &MergedTable<'_>, hw: &Hw) -> Vec<Engine> {
     let items = table.item("engine").and_then(Item::array).unwrap_or_default();
@@ -86,7 +85,7 @@ fn bdev(reader: &mut Reader, table: &MergedTable<'_>, hw: &Hw) -> Vec<Bdev> {
     let tier = Bdev {
         class,
         list,
-        size: reader.parsed::<ByteSize>(table, "size", codes::BAD_VALUE),
+        size: reader.size(table, "size"),
         roles: roles(table),
         busid_range: reader.text(table, "busid_range", TextKind::Word),
         span: table.span,
@@ -183,7 +182,8 @@ fn split(reader: &mut Reader, tier: Bdev, wal_meta: Sited<usize>) -> Vec<Bdev> {
         reader.error(
             Diagnostic::error(codes::OUT_OF_RANGE, message)
                 .at(wal_meta.span)
-                .also(tier.list.span, "the devices"),
+                .also(tier.list.span, "the devices")
+                .help("leave at least one device for data, or name the roles of a single tier"),
         );
         return vec![tier];
     }

@@ -8,7 +8,7 @@ use crate::cluster::model::Sited;
 use crate::cluster::resolve::reader::Reader;
 use crate::diag::{Diagnostic, SourceId, SourceMap, Span, codes};
 use crate::range::{self, NodeName};
-use crate::toml_doc::{Item, Table, did_you_mean};
+use crate::toml_doc::{Table, did_you_mean};
 
 /// What a column may give.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,9 +37,24 @@ impl Fact {
 #[derive(Debug)]
 pub struct Facts {
     inventory: PathBuf,
-    key_column: String,
+    key_column: Sited<String>,
     columns: Vec<(Sited<String>, Fact)>,
     span: Span,
+}
+
+/// What inventories say of one node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    pub given: BTreeMap<Fact, Given>,
+    /// Whether something was asked of an inventory that it did not say; that is reported.
+    pub are_partial: bool,
+}
+
+/// One cell, and the place in the cluster file that asks for its column.
+#[derive(Clone, Debug)]
+pub struct Given {
+    pub cell: Sited<String>,
+    pub column: Span,
 }
 
 /// Every inventory that blocks use, read once, and which of their rows were.
@@ -51,23 +66,29 @@ pub struct Inventories {
 #[derive(Debug)]
 struct Inventory {
     source: SourceId,
+    header: Span,
     /// Rows by the key column; cells by column, the empty ones absent.
     rows: BTreeMap<String, Row>,
     columns: Vec<String>,
     used: BTreeSet<String>,
+    /// Nodes whose rows cannot be read.
+    faulty: BTreeSet<String>,
+    /// Whether nothing in it can be found, for a reason that was reported.
+    is_unreadable: bool,
 }
 
 #[derive(Debug)]
 struct Row {
     span: Span,
-    cells: BTreeMap<String, String>,
+    /// Each with its place.
+    cells: BTreeMap<String, Sited<String>>,
 }
 
 /// Reads the `facts` of a node block.
 pub fn facts(reader: &mut Reader, doc: &ClusterDoc, block: &Table) -> Option<Facts> {
     let item = block.get("facts")?;
     let table = item.table()?;
-    let text = |key: &str| table.get(key).and_then(Item::text);
+    let key = table.get("key")?;
     let csv = table.get("csv")?;
     let mut columns = Vec::new();
     for (column, span) in table.get("columns")?.texts() {
@@ -83,7 +104,7 @@ pub fn facts(reader: &mut Reader, doc: &ClusterDoc, block: &Table) -> Option<Fac
     }
     Some(Facts {
         inventory: doc.folder_of(csv.span).join(csv.text()?),
-        key_column: text("key")?.to_owned(),
+        key_column: Sited { value: key.text()?.to_owned(), span: key.span },
         columns,
         span: item.span,
     })
@@ -98,8 +119,8 @@ impl Inventories {
         sources: &SourceMap,
         facts: &Facts,
         nodes: &[NodeName],
-    ) -> BTreeMap<NodeName, BTreeMap<Fact, Sited<String>>> {
-        let key = (facts.inventory.clone(), facts.key_column.clone());
+    ) -> BTreeMap<NodeName, NodeFacts> {
+        let key = (facts.inventory.clone(), facts.key_column.value.clone());
         if !self.read.contains_key(&key) {
             // A file that cannot be read has been reported where it was tried.
             let Some(source) = doc.inventories.get(&facts.inventory) else {
@@ -136,27 +157,36 @@ impl Inventory {
         reader: &mut Reader,
         facts: &Facts,
         nodes: &[NodeName],
-    ) -> BTreeMap<NodeName, BTreeMap<Fact, Sited<String>>> {
+    ) -> BTreeMap<NodeName, NodeFacts> {
+        if self.is_unreadable {
+            return BTreeMap::new();
+        }
         let mut columns = Vec::new();
+        let mut lacks_columns = false;
         for (column, fact) in &facts.columns {
-            match self.columns.contains(&column.value) {
-                true => columns.push((column, fact)),
-                false => reader.error(self.no_column(column)),
+            if self.columns.contains(&column.value) {
+                columns.push((column, fact));
+            } else {
+                lacks_columns = true;
+                reader.error(self.no_column(column));
             }
         }
         let mut found = BTreeMap::new();
         let mut without_row = Vec::new();
         for name in nodes {
             let Some(row) = self.rows.get(name.as_str()) else {
-                without_row.push(name);
+                if !self.faulty.contains(name.as_str()) {
+                    without_row.push(name);
+                }
                 continue;
             };
             self.used.insert(name.to_string());
             let cells = columns.iter().filter_map(|(column, fact)| {
-                let value = row.cells.get(&column.value)?.clone();
-                Some(((*fact).clone(), Sited { value, span: row.span }))
+                let cell = row.cells.get(&column.value)?.clone();
+                Some(((*fact).clone(), Given { cell, column: column.span }))
             });
-            found.insert(name.clone(), cells.collect());
+            let facts = NodeFacts { given: cells.collect(), are_partial: lacks_columns };
+            found.insert(name.clone(), facts);
         }
         if !without_row.is_empty() {
             let message = format!("the inventory has no row for {}", range::fold(without_row));
@@ -173,7 +203,7 @@ impl Inventory {
         let message = format!("the inventory has no column `{}`", column.value);
         let diagnostic = Diagnostic::error(codes::FACTS, message)
             .at(column.span)
-            .also(Span::new(self.source, 0..1), "the line that names the columns");
+            .also(self.header, "the line that names the columns");
         match did_you_mean(&column.value, self.columns.iter().map(String::as_str)) {
             Some(similar) => diagnostic.help(format!("did you mean `{similar}`?")),
             None => diagnostic.help(format!("there are: {}", self.columns.join(", "))),
@@ -185,13 +215,31 @@ fn read(reader: &mut Reader, sources: &SourceMap, source: SourceId, facts: &Fact
     let text = &sources.file(source).text;
     let mut csv =
         csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
-    let mut inventory =
-        Inventory { source, rows: BTreeMap::new(), columns: Vec::new(), used: BTreeSet::new() };
+    let mut inventory = Inventory {
+        source,
+        header: line_at(text, source, 0),
+        rows: BTreeMap::new(),
+        columns: Vec::new(),
+        used: BTreeSet::new(),
+        faulty: BTreeSet::new(),
+        is_unreadable: false,
+    };
+    if text.trim().is_empty() {
+        let message = "the inventory is empty";
+        reader.error(
+            Diagnostic::error(codes::FACTS, message)
+                .at(Span::new(source, 0..0))
+                .help("let its first line name the columns: `name,mac.mgmt`"),
+        );
+        inventory.is_unreadable = true;
+        return inventory;
+    }
     let header = match csv.headers() {
         Ok(header) => header.clone(),
         Err(fault) => {
             let message = format!("the inventory cannot be read: {fault}");
             reader.error(Diagnostic::error(codes::FACTS, message).at(Span::new(source, 0..0)));
+            inventory.is_unreadable = true;
             return inventory;
         }
     };
@@ -200,14 +248,18 @@ fn read(reader: &mut Reader, sources: &SourceMap, source: SourceId, facts: &Fact
     for (at, column) in inventory.columns.iter().enumerate() {
         if inventory.columns[..at].contains(column) {
             let message = format!("the inventory has the column `{column}` twice");
-            reader.error(Diagnostic::error(codes::FACTS, message).at(line_at(text, source, 0)));
+            reader.error(
+                Diagnostic::error(codes::FACTS, message)
+                    .at(inventory.header)
+                    .help("give each column a name of its own"),
+            );
         }
     }
-    let Some(key_at) = inventory.columns.iter().position(|column| *column == facts.key_column)
-    else {
-        let key = Sited { value: facts.key_column.clone(), span: facts.span };
-        let problem = inventory.no_column(&key);
+    let is_key = |column: &String| *column == facts.key_column.value;
+    let Some(key_at) = inventory.columns.iter().position(is_key) else {
+        let problem = inventory.no_column(&facts.key_column);
         reader.error(problem);
+        inventory.is_unreadable = true;
         return inventory;
     };
     for record in csv.records() {
@@ -242,6 +294,7 @@ fn add_row(
                 .at(span)
                 .help("write an empty cell for what is not known"),
         );
+        inventory.faulty.extend(record.get(key_at).map(str::to_owned));
         return;
     }
     let key = record.get(key_at).unwrap_or_default().to_owned();
@@ -251,16 +304,18 @@ fn add_row(
                 codes::FACTS,
                 format!("the row has no `{}`", inventory.columns[key_at]),
             )
-            .at(span),
+            .at(span)
+            .help("name the node, or take the row out"),
         );
         return;
     }
-    let cells = inventory.columns.iter().zip(record.iter());
-    let cells = cells.filter(|(_, cell)| !cell.is_empty());
-    let row = Row {
-        span,
-        cells: cells.map(|(column, cell)| (column.clone(), cell.to_owned())).collect(),
-    };
+    let cells = inventory.columns.iter().zip(record.iter()).enumerate();
+    let cells = cells.filter(|(_, (_, cell))| !cell.is_empty());
+    let cells = cells.map(|(at, (column, cell))| {
+        let span = cell_at(text, span, at);
+        (column.clone(), Sited { value: cell.to_owned(), span })
+    });
+    let row = Row { span, cells: cells.collect() };
     if let Some(first) = inventory.rows.get(&key) {
         reader.error(
             Diagnostic::error(codes::FACTS, format!("`{key}` has two rows"))
@@ -279,4 +334,18 @@ fn line_at(text: &str, source: SourceId, start: usize) -> Span {
     let start = start + skipped;
     let length = text[start..].find(['\r', '\n']).unwrap_or(text.len() - start);
     Span::new(source, start..start + length)
+}
+
+/// The cell at `index` of a row; the row itself where quotes make that hard to say.
+fn cell_at(text: &str, row: Span, index: usize) -> Span {
+    let line = text.get(row.range()).unwrap_or_default();
+    let mut cells = line.split(',');
+    let before: usize = cells.by_ref().take(index).map(|cell| cell.len() + 1).sum();
+    match cells.next() {
+        Some(cell) if !line.contains('"') => {
+            let start = row.range().start + before + (cell.len() - cell.trim_start().len());
+            Span::new(row.source, start..start + cell.trim().len())
+        }
+        _ => row,
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::expr::AddressRule;
-use crate::cluster::merge::MergedTable;
+use crate::cluster::merge::{MergedTable, blame};
 use crate::cluster::model::{
     Bmc, CpuVendor, DiskBoot, DiskRule, Firewall, Firmware, Hw, Kind, Link, Net, NetKind, Nic, Os,
     Selinux, Sited, Tree, VarValue, Vm,
@@ -30,6 +30,9 @@ pub struct KindDraft {
 /// What the cluster file says of a NIC's own values.
 #[derive(Debug)]
 pub struct NicRules {
+    /// Whether there is an address, if only one that cannot be read.
+    pub says_ip: bool,
+    pub says_mac: bool,
     pub ip: Option<Sited<AddressRule>>,
     pub mac: Option<Sited<MacAddr>>,
     pub guid: Option<Sited<InfinibandGuid>>,
@@ -47,10 +50,14 @@ pub struct KindContext<'a> {
     pub n_nodes: usize,
     /// The `[node.RANGE]` key to point at.
     pub span: Span,
+    /// The `[hw.NAME]` key.
+    pub hw_span: Span,
+    /// The `[os]` key, if there is one.
+    pub os_span: Option<Span>,
 }
 
 pub fn kind(reader: &mut Reader, table: &MergedTable<'_>, context: KindContext<'_>) -> KindDraft {
-    let (nics, rules) = nics(reader, table, context.nets);
+    let (nics, rules) = nics(reader, table, &context);
     let hw = hw(reader, table, nics, &context);
     let os = os(reader, table, &hw, &context);
     let engines = engine::engines(reader, table, &hw);
@@ -69,7 +76,8 @@ pub fn kind(reader: &mut Reader, table: &MergedTable<'_>, context: KindContext<'
         span: context.span,
         n_nodes: context.n_nodes,
     };
-    check_install_disk(reader, &kind);
+    let by_path = table.table("install_disk").and_then(|rule| rule.item("by_path"));
+    check_install_disk(reader, &kind, by_path.map_or(kind.hw.install_disk.span, |item| item.span));
     KindDraft { kind, nics: rules, serial, bmc_ip }
 }
 
@@ -97,18 +105,14 @@ fn hw(
     nics: Vec<Nic>,
     context: &KindContext<'_>,
 ) -> Hw {
+    require(reader, table, context, "firmware", "\"uefi\"");
+    require(reader, table, context, "memory", "\"256GiB\"");
     let firmware =
         reader.word(table, "firmware", &[("bios", Firmware::Bios), ("uefi", Firmware::Uefi)]);
-    let firmware =
-        require(reader, firmware, context, "firmware", "\"uefi\"").unwrap_or(Firmware::Uefi);
-    let memory = reader.parsed::<ByteSize>(table, "memory", codes::BAD_VALUE);
-    let memory = match memory {
-        Some(memory) => memory,
-        None => {
-            require::<()>(reader, None, context, "memory", "\"256GiB\"");
-            Sited { value: ByteSize::from_gib(1), span: context.hw_name.span }
-        }
-    };
+    let firmware = firmware.map_or(Firmware::Uefi, |firmware| firmware.value);
+    let memory = reader
+        .size(table, "memory")
+        .unwrap_or(Sited { value: ByteSize::from_gib(1), span: context.hw_name.span });
     let cpu = reader.word(table, "cpu", &[("intel", CpuVendor::Intel), ("amd", CpuVendor::Amd)]);
     let disk_boot = reader.word(
         table,
@@ -129,7 +133,7 @@ fn hw(
         firmware,
         cpu: cpu.map_or(CpuVendor::Intel, |cpu| cpu.value),
         memory,
-        mem_total: reader.parsed(table, "mem_total", codes::BAD_VALUE),
+        mem_total: reader.size(table, "mem_total"),
         sockets: reader.number(table, "sockets").map_or(1, |sockets| sockets.value),
         cores: reader.number(table, "cores"),
         install_disk: install_disk(reader, table, context),
@@ -143,29 +147,29 @@ fn hw(
         }),
         disk_boot: disk_boot.map_or(default_disk_boot, |disk_boot| disk_boot.value),
         vm: table.table("vm").and_then(|vm| {
-            let disk = reader.parsed(vm, "disk", codes::BAD_VALUE)?;
+            let disk = reader.size(vm, "disk")?;
             Some(Vm { disk: disk.value, has_iommu: reader.truth(vm, "iommu", false).value })
         }),
     }
 }
 
-/// The value, or a problem that names the hw it belongs to.
-fn require<T>(
+/// Reports a key of the hw that nothing sets; what is set and cannot be read has been
+/// reported where it stands.
+fn require(
     reader: &mut Reader,
-    value: Option<Sited<T>>,
+    table: &MergedTable<'_>,
     context: &KindContext<'_>,
     key: &str,
     example: &str,
-) -> Option<T> {
-    if value.is_none() {
+) {
+    if !table.keys.contains_key(key) {
         let hw = &context.hw_name.value;
         reader.error(
             Diagnostic::error(codes::MISSING, format!("`{key}` of hw `{hw}` is missing"))
-                .at(context.hw_name.span)
+                .at(context.hw_span)
                 .help(format!("add `{key} = {example}` to `[hw.{hw}]`")),
         );
     }
-    value.map(|value| value.value)
 }
 
 fn install_disk(
@@ -174,7 +178,7 @@ fn install_disk(
     context: &KindContext<'_>,
 ) -> DiskRule {
     let Some(rule) = table.table("install_disk") else {
-        require::<()>(reader, None, context, "install_disk", "{ bus = \"sata\", max = \"1TiB\" }");
+        require(reader, table, context, "install_disk", "{ bus = \"sata\", max = \"1TiB\" }");
         let (by_path, by_id, serial, wwn, bus) = Default::default();
         let span = context.hw_name.span;
         return DiskRule { by_path, by_id, serial, wwn, bus, min: None, max: None, span };
@@ -182,8 +186,7 @@ fn install_disk(
     let mut text = |key| reader.text(rule, key, TextKind::DiskName).map(|name| name.value);
     let (by_path, by_id, serial, wwn, bus) =
         (text("by_path"), text("by_id"), text("serial"), text("wwn"), text("bus"));
-    let size = |reader: &mut Reader, key| reader.parsed::<ByteSize>(rule, key, codes::BAD_VALUE);
-    let (min, max) = (size(reader, "min"), size(reader, "max"));
+    let (min, max) = (reader.size(rule, "min"), reader.size(rule, "max"));
     if let (Some(min), Some(max)) = (&min, &max)
         && min.value > max.value
     {
@@ -191,7 +194,8 @@ fn install_disk(
         reader.error(
             Diagnostic::error(codes::DISK_RULE, message)
                 .at(min.span)
-                .also(max.span, "the greatest size"),
+                .also(max.span, "the greatest size")
+                .help("let `min` be the lesser one"),
         );
     }
     if rule.keys.is_empty() {
@@ -214,16 +218,20 @@ fn nvme(
         .keys
         .keys()
         .filter_map(|name| {
-            let span = lists.item(name)?.span;
-            let value = reader.all_parsed(lists, name, codes::BAD_VALUE);
-            Some(((*name).to_owned(), Sited { value, span }))
+            let item = lists.item(name)?;
+            let value = item.texts().map(|(text, span)| {
+                // The place of one that cannot be read is kept: the list is as long as written.
+                let unread = || Sited { value: crate::net::PciAddress::default(), span };
+                reader.parse(text, span, codes::BAD_VALUE).unwrap_or_else(unread)
+            });
+            Some(((*name).to_owned(), Sited { value: value.collect(), span: item.span }))
         })
         .collect()
 }
 
 /// A data SSD is never the install disk: its PCI address in `by_path` is a slip that would
 /// cost the data.
-fn check_install_disk(reader: &mut Reader, kind: &Kind) {
+fn check_install_disk(reader: &mut Reader, kind: &Kind, at: Span) {
     let Some(by_path) = &kind.hw.install_disk.by_path else { return };
     let listed = kind
         .hw
@@ -244,7 +252,7 @@ fn check_install_disk(reader: &mut Reader, kind: &Kind) {
                 codes::DATA_DISK,
                 format!("the install disk is the data SSD {address}"),
             )
-            .at(kind.hw.install_disk.span)
+            .at(at)
             .also(*span, "planned for data here")
             .help("choose another disk, or take the SSD out of the data lists"),
         );
@@ -260,6 +268,9 @@ pub fn secret(
     let item = table.item(key)?;
     let (kind, reference) = item.table()?.iter().next()?;
     let text = reference.text()?;
+    if text.is_empty() {
+        return None;
+    }
     let value = match kind.as_str() {
         "file" => Ok(SecretRef::File((context.folder)(reference.span).join(text))),
         "env" => SecretRef::env(text),
@@ -278,10 +289,10 @@ pub fn secret(
 
 fn os(reader: &mut Reader, table: &MergedTable<'_>, hw: &Hw, context: &KindContext<'_>) -> Os {
     let release = reader.text(table, "release", TextKind::Word);
-    if release.is_none() {
+    if !table.keys.contains_key("release") {
         reader.error(
             Diagnostic::error(codes::MISSING, "`release` is missing")
-                .at(context.span)
+                .at(context.os_span.unwrap_or(context.span))
                 .help("add `release = \"8.10\"` to `[os]`"),
         );
     }
@@ -367,19 +378,36 @@ fn default_mirror(release: &Sited<String>) -> Sited<String> {
 fn nics(
     reader: &mut Reader,
     table: &MergedTable<'_>,
-    nets: &BTreeMap<String, Net>,
+    context: &KindContext<'_>,
 ) -> (Vec<Nic>, Vec<NicRules>) {
+    let nets = context.nets;
     let keys: Vec<&str> = table.tables("nic").map(|(key, _)| key).collect();
     let (mut nics, mut rules) = (Vec::new(), Vec::new());
     for (key, inner) in table.tables("nic") {
         nics.push(nic(reader, key, inner, nets, &keys));
         rules.push(NicRules {
             ip: address_rule(reader, inner, "ip"),
+            says_ip: inner.keys.contains_key("ip"),
+            says_mac: inner.keys.contains_key("mac"),
             mac: reader.parsed(inner, "mac", codes::BAD_MAC),
             guid: reader.parsed(inner, "guid", codes::BAD_MAC),
         });
     }
-    check_boot_nic(reader, &mut nics, table.table("nic").map_or(table.span, |nic| nic.span));
+    let boot_of = |nic: &Nic| {
+        let table = table.table("nic")?.table(&nic.key)?;
+        Some(table.item("boot").map_or(table.origin, |item| item.span))
+    };
+    match nics.is_empty() {
+        true => reader.error(
+            Diagnostic::error(codes::BOOT_NIC, format!("hw `{}` has no NIC", context.hw_name.value))
+                .at(context.hw_span)
+                .help("add `nic.mgmt = { name = \"lan0\", net = \"mgmt\", boot = true }`: a node needs one to boot from"),
+        ),
+        false => {
+            let span = table.table("nic").map_or(table.span, |nic| nic.origin);
+            check_boot_nic(reader, &mut nics, span, |nic| boot_of(nic).unwrap_or(nic.span));
+        }
+    }
     check_names_of_nics(reader, &nics);
     (nics, rules)
 }
@@ -405,7 +433,9 @@ fn nic(
         );
     }
     let net = reader.text(table, "net", TextKind::Word);
-    if let Some(net) = net.as_ref().filter(|net| !nets.contains_key(&net.value)) {
+    // Without any net, `net` itself is missing or wrong, and that has been said.
+    if let Some(net) = net.as_ref().filter(|net| !nets.is_empty() && !nets.contains_key(&net.value))
+    {
         reader.error(unknown_name("net", net, nets.keys().map(String::as_str)));
     }
     let is_infiniband = net
@@ -417,13 +447,13 @@ fn nic(
         false => Link::Ethernet,
     });
     let pci = reader.parsed(table, "pci", codes::BAD_VALUE);
-    if link == Link::Infiniband && pci.is_none() {
+    if link == Link::Infiniband && !table.keys.contains_key("pci") {
         reader.error(
             Diagnostic::error(
                 codes::MISSING,
                 format!("`pci` of the InfiniBand NIC `{key}` is missing"),
             )
-            .at(table.span)
+            .at(table.origin)
             .help("add `pci = \"0000:17:00.0\"`: systemd names InfiniBand NICs by their path only"),
         );
     }
@@ -437,13 +467,20 @@ fn nic(
         numa: reader.number(table, "numa"),
         mtu: reader.number(table, "mtu").map(|mtu| mtu.value),
         link,
-        span: table.span,
+        span: table.origin,
     }
 }
 
 fn link(reader: &mut Reader, key: &str, table: &MergedTable<'_>, keys: &[&str]) -> Option<Link> {
     let known = |reader: &mut Reader, of: &Sited<String>| {
-        if of.value == key || !keys.contains(&of.value.as_str()) {
+        if of.value == key {
+            let message = format!("`{key}` cannot stand on itself");
+            reader.error(
+                Diagnostic::error(codes::UNKNOWN_NAME, message)
+                    .at(of.span)
+                    .help("name the NIC below it, by its key"),
+            );
+        } else if !keys.contains(&of.value.as_str()) {
             reader.error(unknown_name(
                 "nic",
                 of,
@@ -451,6 +488,17 @@ fn link(reader: &mut Reader, key: &str, table: &MergedTable<'_>, keys: &[&str]) 
             ));
         }
     };
+    if let (Some(vlan), Some(bond)) = (table.table("vlan"), table.table("bond")) {
+        reader.error(
+            Diagnostic::error(
+                codes::GIVEN_TWICE,
+                format!("`{key}` cannot be a VLAN and a bond at once"),
+            )
+            .at(vlan.span)
+            .also(bond.span, "the bond")
+            .help("define the bond, and a VLAN on it as a NIC of its own"),
+        );
+    }
     if let Some(vlan) = table.table("vlan") {
         let of = reader.text(vlan, "of", TextKind::Word)?;
         known(reader, &of);
@@ -468,7 +516,12 @@ fn link(reader: &mut Reader, key: &str, table: &MergedTable<'_>, keys: &[&str]) 
 }
 
 /// Exactly one NIC boots; the only one there is needs not say so.
-fn check_boot_nic(reader: &mut Reader, nics: &mut [Nic], span: Span) {
+fn check_boot_nic(
+    reader: &mut Reader,
+    nics: &mut [Nic],
+    span: Span,
+    boot_of: impl Fn(&Nic) -> Span,
+) {
     if let [only] = nics {
         only.is_boot = true;
     }
@@ -480,7 +533,7 @@ fn check_boot_nic(reader: &mut Reader, nics: &mut [Nic], span: Span) {
                 codes::BOOT_NIC,
                 format!("`{}` is no Ethernet NIC and cannot boot", boot.key),
             )
-            .at(boot.span)
+            .at(boot_of(boot))
             .help("set `boot = true` on the NIC whose firmware does PXE"),
         ),
         [] => reader.error(
@@ -488,12 +541,17 @@ fn check_boot_nic(reader: &mut Reader, nics: &mut [Nic], span: Span) {
                 .at(span)
                 .help("set `boot = true` on the NIC the node boots from"),
         ),
-        [first, second, ..] => reader.error(
-            Diagnostic::error(codes::BOOT_NIC, "two NICs have `boot = true`")
-                .at(second.span)
-                .also(first.span, "the other one")
-                .help("leave it on the NIC the node boots from"),
-        ),
+        [first, second, ..] => {
+            let (at, other) = blame(boot_of(first), boot_of(second));
+            reader.error(
+                Diagnostic::error(codes::BOOT_NIC, "two NICs have `boot = true`")
+                    .at(at)
+                    .also(other, "the other one")
+                    .help("leave it on the NIC the node boots from"),
+            );
+            // The first one boots, so that nothing more is asked of the others.
+            nics.iter_mut().filter(|nic| nic.is_boot).skip(1).for_each(|nic| nic.is_boot = false);
+        }
     }
 }
 
@@ -502,10 +560,11 @@ fn check_names_of_nics(reader: &mut Reader, nics: &[Nic]) {
         if let Some(first) = nics[..at].iter().find(|other| other.name.value == nic.name.value) {
             let message =
                 format!("`{}` and `{}` are both named `{}`", first.key, nic.key, nic.name.value);
+            let (at, other) = blame(nic.name.span, first.name.span);
             reader.error(
                 Diagnostic::error(codes::NAME_TWICE, message)
-                    .at(nic.name.span)
-                    .also(first.name.span, "the other one")
+                    .at(at)
+                    .also(other, "the other one")
                     .help("give each NIC a name of its own"),
             );
         }
@@ -538,9 +597,9 @@ pub fn unknown_name<'a>(
     known: impl IntoIterator<Item = &'a str>,
 ) -> Diagnostic {
     let known: Vec<&str> = known.into_iter().collect();
-    let diagnostic =
-        Diagnostic::error(codes::UNKNOWN_NAME, format!("there is no {what} `{}`", name.value))
-            .at(name.span);
+    let what_people_call = if what == "nic" { "NIC" } else { what };
+    let message = format!("there is no {what_people_call} `{}`", name.value);
+    let diagnostic = Diagnostic::error(codes::UNKNOWN_NAME, message).at(name.span);
     match did_you_mean(&name.value, known.iter().copied()) {
         Some(similar) => diagnostic.help(format!("did you mean `{similar}`?")),
         None if known.is_empty() => diagnostic.help(format!("define `[{what}.{}]`", name.value)),

@@ -18,6 +18,7 @@ use crate::cluster::doc::{ClusterDoc, Document};
 use crate::cluster::expr;
 use crate::cluster::merge::{self, Layer, Level, MergedTable, Standing};
 use crate::cluster::model::{Cluster, Sited};
+use crate::cluster::resolve::facts::NodeFacts;
 use crate::cluster::resolve::kind::{KindContext, KindDraft, unknown_name};
 use crate::cluster::resolve::nodes::NodeDraft;
 use crate::cluster::resolve::reader::Reader;
@@ -34,9 +35,13 @@ impl Cluster {
     /// unreadable; `problems` then say what. Whether DAOS would accept it is another question,
     /// for [`daos::rules`](crate::daos::rules).
     pub fn resolve(doc: &ClusterDoc, sources: &SourceMap, problems: &mut Problems) -> Option<Self> {
+        if doc.is_partial() {
+            return None;
+        }
         let had_errors = problems.has_errors();
         let mut reader = Reader::default();
         let cluster = Resolver::new(doc, sources, &mut reader).resolve(&mut reader);
+        check_names_of_tables(doc, &mut reader);
         let is_whole = !reader.has_gaps && !had_errors;
         problems.extend(reader.problems.into_sorted());
         is_whole.then_some(cluster)
@@ -107,15 +112,14 @@ impl<'a> Resolver<'a> {
         let (racks, rack_of) = nodes::racks(reader, &self.whole, is_known);
         let mut daos = sections::daos(reader, &section("daos"), folder);
         let nodes = finish_nodes(reader, drafts, &kinds.drafts, rack_of, daos.fault_path.as_ref());
+        let mut unknown: BTreeMap<Span, Vec<&NodeName>> = BTreeMap::new();
         for point in daos.access_points.value.iter().chain(&daos.format_by) {
             if !is_known(&point.value) {
-                let name = Sited { value: point.to_string(), span: point.span };
-                reader.error(unknown_name(
-                    "node",
-                    &name,
-                    nodes.iter().map(|node| node.name.as_str()),
-                ));
+                unknown.entry(point.span).or_default().push(&point.value);
             }
+        }
+        for (span, names) in unknown {
+            reader.error(nodes::unknown_nodes(&names, span, self.blocks_of.keys()));
         }
         let kinds: Vec<_> = kinds.drafts.into_iter().map(|draft| draft.kind).collect();
         if daos.format_by.is_none() {
@@ -151,7 +155,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn nothing(&self) -> MergedTable<'a> {
-        MergedTable { keys: BTreeMap::new(), span: self.top }
+        MergedTable { keys: BTreeMap::new(), span: self.top, origin: self.top }
     }
 
     fn allow(&self) -> Vec<Sited<String>> {
@@ -203,8 +207,10 @@ impl<'a> Resolver<'a> {
         let merged = self.merge(reader, blocks, &hw_name, &roles);
         merge::check_required_within(&merged.table, NODE_KEYS, &mut reader.problems);
         let context = KindContext {
+            hw_span: self.hw_span(&hw_name),
             hw_name,
             roles,
+            os_span: self.os_span(),
             ranges: blocks.iter().map(|at| self.blocks[*at].range.to_owned()).collect(),
             own_overlays: self.own_overlays(reader, blocks),
             nets,
@@ -213,6 +219,18 @@ impl<'a> Resolver<'a> {
             span: narrowest.span,
         };
         Some(kind::kind(reader, &merged.table, context))
+    }
+
+    /// Where the user's own file defines the hw, or else an included one.
+    fn hw_span(&self, hw: &Sited<String>) -> Span {
+        let documents = self.doc.documents.iter().rev();
+        let defined = documents.flat_map(|document| named_tables(document, "hw"));
+        defined.into_iter().find(|(name, _)| *name == hw.value).map_or(hw.span, |(_, span)| span)
+    }
+
+    fn os_span(&self) -> Option<Span> {
+        let mut documents = self.doc.documents.iter().rev();
+        documents.find_map(|document| Some(document.table.get("os")?.key_span))
     }
 
     fn hw_and_roles(
@@ -244,9 +262,8 @@ impl<'a> Resolver<'a> {
             reader.error(unknown_name("hw", &hw, known));
             return None;
         }
-        let roles: Vec<Sited<String>> =
+        let mut roles: Vec<Sited<String>> =
             roles.texts().map(|(role, span)| Sited { value: role.to_owned(), span }).collect();
-        let mut are_known = true;
         for (at, role) in roles.iter().enumerate() {
             let profile = self.profile_of(&role.value);
             if !self.doc.profiles.contains_key(profile) {
@@ -256,14 +273,15 @@ impl<'a> Resolver<'a> {
                     &name,
                     self.doc.profiles.keys().map(String::as_str),
                 ));
-                are_known = false;
             }
             if roles[..at].iter().any(|other| other.value == role.value) {
                 let message = format!("the role `{}` stands twice", role.value);
-                reader.error(Diagnostic::error(codes::GIVEN_TWICE, message).at(role.span));
+                let diagnostic = Diagnostic::error(codes::GIVEN_TWICE, message).at(role.span);
+                reader.error(diagnostic.help("name each role once"));
             }
         }
-        are_known.then_some((hw, roles))
+        roles.retain(|role| self.doc.profiles.contains_key(self.profile_of(&role.value)));
+        Some((hw, roles))
     }
 
     /// The profile a role builds on: the one it names, or that of its own name.
@@ -345,21 +363,39 @@ impl<'a> Resolver<'a> {
 
     fn nodes(&self, reader: &mut Reader, kinds: &Kinds) -> Vec<NodeDraft> {
         let mut inventories = facts::Inventories::default();
-        let mut facts: HashMap<&NodeName, BTreeMap<facts::Fact, Sited<String>>> = HashMap::new();
+        let mut facts: HashMap<&NodeName, NodeFacts> = HashMap::new();
         for block in &self.blocks {
-            let Some(wanted) = &block.facts else { continue };
-            let mut found =
-                inventories.facts_of(reader, self.doc, self.sources, wanted, &block.names);
+            if !block.table.contains_key("facts") {
+                continue;
+            }
+            let mut found = match &block.facts {
+                Some(wanted) => {
+                    inventories.facts_of(reader, self.doc, self.sources, wanted, &block.names)
+                }
+                None => BTreeMap::new(),
+            };
             for name in &block.names {
-                facts.entry(name).or_default().extend(found.remove(name).unwrap_or_default());
+                let of_node = facts.entry(name).or_default();
+                match found.remove(name) {
+                    Some(found) => {
+                        of_node.are_partial |= found.are_partial;
+                        of_node.given.extend(found.given);
+                    }
+                    None => of_node.are_partial = true,
+                }
             }
         }
         inventories.report_surplus(reader);
-        let nothing = BTreeMap::new();
+        nodes::check_names(
+            reader,
+            self.blocks_of.iter().map(|(name, blocks)| {
+                (name, self.blocks[*blocks.last().expect("a node has a block")].span)
+            }),
+        );
+        let nothing = NodeFacts::default();
         let mut drafts = Vec::with_capacity(self.blocks_of.len());
         for (name, blocks) in &self.blocks_of {
             let span = self.blocks[*blocks.last().expect("a node has a block")].span;
-            nodes::check_name(reader, name, span);
             let Some(kind) = kinds.of_node.get(name) else { continue };
             let facts = facts.get(name).unwrap_or(&nothing);
             drafts.push(nodes::node(reader, name, *kind, &kinds.drafts[*kind], facts, span));
@@ -463,10 +499,52 @@ impl<'a> Resolver<'a> {
             for (name, span) in named_tables(main, section) {
                 if !used.contains(name) && !reader.has_gaps {
                     let message = format!("`{section}.{name}` is defined and never used");
-                    reader.problems.push(Diagnostic::warning(codes::UNUSED, message).at(span));
+                    let diagnostic = Diagnostic::warning(codes::UNUSED, message).at(span);
+                    let help = match section {
+                        "net" => "take it out, or put a NIC of a node on it",
+                        _ => "take it out, or give it to a node",
+                    };
+                    reader.problems.push(diagnostic.help(help));
                 }
             }
         }
+    }
+}
+
+/// Names of the user's choice become names of folders, parts of URLs and of messages.
+fn check_names_of_tables(doc: &ClusterDoc, reader: &mut Reader) {
+    for document in &doc.documents {
+        for section in ["hw", "net", "role"] {
+            for (name, span) in named_tables(document, section) {
+                check_plain(reader, section, name, span);
+            }
+        }
+        let tables = |section: &str| {
+            let tables = document.table.get(section).and_then(Item::table);
+            tables.into_iter().flat_map(|tables| tables.values()).filter_map(Item::table)
+        };
+        for table in tables("hw").chain(tables("node")) {
+            for section in ["nic", "nvme"] {
+                let inner = table.get(section).and_then(Item::table).into_iter().flatten();
+                for (name, item) in inner {
+                    check_plain(reader, section, name, item.key_span);
+                }
+            }
+        }
+    }
+}
+
+fn check_plain(reader: &mut Reader, what: &str, name: &str, span: Span) {
+    let is_plain = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    // A control character has been reported by the check against the schema.
+    if !is_plain && !name.contains(char::is_control) {
+        let message = format!("`{name}` cannot be the name of a {what}");
+        reader.error(
+            Diagnostic::error(codes::BAD_VALUE, message)
+                .at(span)
+                .help("use letters, digits, `_`, `-` and `.`, a letter or digit first"),
+        );
     }
 }
 

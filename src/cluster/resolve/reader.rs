@@ -1,6 +1,7 @@
 //! Reads typed values out of merged tables; what cannot be read becomes a problem.
 
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use crate::cluster::merge::MergedTable;
@@ -8,6 +9,7 @@ use crate::cluster::model::Sited;
 use crate::cluster::text::TextKind;
 use crate::diag::{Code, Diagnostic, Problems, Span, codes};
 use crate::range::{self, NodeName};
+use crate::units::ByteSize;
 
 /// Collects the problems of reading, and whether anything had to be made up to go on.
 #[derive(Debug, Default)]
@@ -66,7 +68,12 @@ impl Reader {
 
     fn judge(&mut self, key: &str, text: &Sited<String>, kind: TextKind) -> bool {
         let Some(expected) = kind.fault(text) else { return true };
-        let message = format!("`{key}` cannot be \"{}\"", text.value.escape_debug());
+        if text.value.contains(char::is_control) {
+            // The check against the schema has said so.
+            self.has_gaps = true;
+            return false;
+        }
+        let message = format!("`{key}` cannot be \"{}\"", text.value);
         self.error(
             Diagnostic::error(kind.code(), message).at(text.span).help(format!("write {expected}")),
         );
@@ -82,15 +89,6 @@ impl Reader {
         self.parse(item.text()?, item.span, code)
     }
 
-    /// All values of an array that have a text form of their own.
-    pub fn all_parsed<T>(&mut self, table: &MergedTable<'_>, key: &str, code: Code) -> Vec<Sited<T>>
-    where
-        T: FromStr<Err: Display>,
-    {
-        let items = table.item(key).into_iter().flat_map(|item| item.texts());
-        items.filter_map(|(text, span)| self.parse(text, span, code)).collect()
-    }
-
     pub fn parse<T>(&mut self, text: &str, span: Span, code: Code) -> Option<Sited<T>>
     where
         T: FromStr<Err: Display>,
@@ -98,10 +96,29 @@ impl Reader {
         match text.parse() {
             Ok(value) => Some(Sited { value, span }),
             Err(fault) => {
-                self.error(Diagnostic::error(code, format!("{fault}: `{text}`")).at(span));
+                self.error(Diagnostic::error(code, fault.to_string()).at(span));
                 None
             }
         }
+    }
+
+    pub fn address(&mut self, text: &str, span: Span) -> Option<Sited<Ipv4Addr>> {
+        let value = text.parse().ok();
+        if value.is_none() {
+            let message = format!("`{text}` is not an IPv4 address");
+            self.error(
+                Diagnostic::error(codes::BAD_ADDRESS, message)
+                    .at(span)
+                    .help("write four numbers from 0 to 255, like `10.20.0.11`"),
+            );
+        }
+        Some(Sited { value: value?, span })
+    }
+
+    /// A size; the check against the schema has said so where it is none.
+    pub fn size(&self, table: &MergedTable<'_>, key: &str) -> Option<Sited<ByteSize>> {
+        let item = table.item(key)?;
+        Some(Sited { value: item.text()?.parse().ok()?, span: item.span })
     }
 
     /// One of a few words.

@@ -14,6 +14,7 @@ use crate::cluster::text::TextKind;
 use crate::diag::{Diagnostic, Span, codes};
 use crate::net::Ipv4Net;
 use crate::range::NodeName;
+use crate::toml_doc::Item;
 use crate::units::ByteSize;
 
 pub fn boot(reader: &mut Reader, table: &MergedTable<'_>) -> Boot {
@@ -76,7 +77,7 @@ pub fn daos(
     };
     let provider = reader.text(table, "provider", word);
     let system_name = reader.text(table, "system_name", word);
-    let ram = reader.parsed(table, "system_ram_reserved", codes::BAD_VALUE);
+    let ram = reader.size(table, "system_ram_reserved");
     let port = reader.number(table, "port");
     Daos {
         repo: daos_repo(reader, table, &version),
@@ -113,8 +114,12 @@ fn fault_path(reader: &mut Reader, table: &MergedTable<'_>) -> Option<Sited<Stri
     let item = table.item("fault_path")?;
     let path = Sited { value: item.text()?.to_owned(), span: item.span };
     let plain = path.value.replace(['{', '}'], "");
+    if plain.contains(char::is_control) {
+        reader.has_gaps = true;
+        return None;
+    }
     if TextKind::AbsolutePath.fault(&plain).is_some() {
-        let message = format!("`fault_path` cannot be \"{}\"", path.value.escape_debug());
+        let message = format!("`fault_path` cannot be \"{}\"", path.value);
         reader.error(
             Diagnostic::error(codes::BAD_VALUE, message)
                 .at(path.span)
@@ -128,7 +133,7 @@ fn fault_path(reader: &mut Reader, table: &MergedTable<'_>) -> Option<Sited<Stri
 fn control_metadata(reader: &mut Reader, table: &MergedTable<'_>) -> ControlMetadata {
     let inner = table.table("control_metadata");
     let path = inner.and_then(|inner| reader.text(inner, "path", TextKind::AbsolutePath));
-    let size = inner.and_then(|inner| reader.parsed(inner, "size", codes::BAD_VALUE));
+    let size = inner.and_then(|inner| reader.size(inner, "size"));
     ControlMetadata {
         path: reader.or(path, inner.unwrap_or(table), "/var/lib/daos".to_owned()),
         size: reader.or(size, inner.unwrap_or(table), ByteSize::from_gib(8)),
@@ -214,16 +219,16 @@ fn repo(reader: &mut Reader, id: &str, table: &MergedTable<'_>, hotfixes: bool) 
 pub fn nets(reader: &mut Reader, table: &MergedTable<'_>) -> BTreeMap<String, Net> {
     let mut nets = BTreeMap::new();
     for (name, inner) in table.tables("net") {
-        if let Some(net) = net(reader, name, inner) {
-            nets.insert(name.to_owned(), net);
-        }
+        nets.insert(name.to_owned(), net(reader, name, inner));
     }
     nets
 }
 
-fn net(reader: &mut Reader, name: &str, table: &MergedTable<'_>) -> Option<Net> {
-    let subnet = subnet(reader, table)?;
-    let gateway: Option<Sited<Ipv4Addr>> = reader.parsed(table, "gateway", codes::BAD_ADDRESS);
+fn net(reader: &mut Reader, name: &str, table: &MergedTable<'_>) -> Net {
+    // Where it is missing or unreadable, no address is blamed for lying outside.
+    let everything = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0).expect("0 is a prefix length");
+    let subnet = subnet(reader, table).unwrap_or(Sited { value: everything, span: table.span });
+    let gateway = table.item("gateway").and_then(|item| reader.address(item.text()?, item.span));
     if let Some(gateway) = gateway.as_ref().filter(|gateway| !subnet.contains(&gateway.value)) {
         let message = format!("the gateway {} lies outside {}", gateway.value, subnet.value);
         reader.error(
@@ -238,14 +243,16 @@ fn net(reader: &mut Reader, name: &str, table: &MergedTable<'_>) -> Option<Net> 
         "kind",
         &[("ethernet", NetKind::Ethernet), ("infiniband", NetKind::Infiniband)],
     );
-    let dns = reader.all_parsed(table, "dns", codes::BAD_ADDRESS);
-    Some(Net {
+    let dns = table.item("dns").into_iter().flat_map(Item::texts);
+    let dns: Vec<Sited<Ipv4Addr>> =
+        dns.filter_map(|(text, span)| reader.address(text, span)).collect();
+    Net {
         name: name.to_owned(),
         subnet,
         gateway,
         dns: dns.into_iter().map(|server| server.value).collect(),
         kind: reader.or(kind, table, NetKind::Ethernet).value,
-    })
+    }
 }
 
 /// The subnet, as its network address: `192.168.3.7/24` is a slip worth asking about.
