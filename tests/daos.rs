@@ -12,6 +12,8 @@ use nodeforge::diag::{Diagnostic, Problems, SourceMap};
 use nodeforge::source;
 use serde_json::{Value, json};
 
+use crate::corpus::{cluster_files, expectation, expectation_fault};
+
 /// What `nodeforge check` finds in the file, and the cluster if it could be understood.
 fn check(path: &Path) -> (Option<Cluster>, SourceMap, Vec<Diagnostic>) {
     let mut source = source::read(path, None).unwrap();
@@ -29,57 +31,15 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-fn cluster_files(name: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder(name)).unwrap();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    files.sort();
-    files
-}
-
-/// `error DAOS-706 7:17`; of another file with its name.
-fn expectation(path: &Path, sources: &SourceMap, found: &Diagnostic) -> String {
-    let span = found.primary.as_ref().expect("a rule names a place").span;
-    let place = sources.line_column(span);
-    let file = sources.path(span.source);
-    let other = match file == path {
-        true => String::new(),
-        false => format!("{}:", file.file_name().unwrap().to_str().unwrap()),
-    };
-    let (severity, code) = (found.severity.as_str(), found.code);
-    format!("{severity} {code} {other}{}:{}", place.line, place.column)
-}
-
 /// Each file of the corpus begins with one `# expect: …` line for each problem, in the order
-/// of their places; `nothing` stands for a good file. `UPDATE_GOLDEN=1` writes the lines (twice, if their
-/// number changes).
+/// of their places; `nothing` stands for a good file. `UPDATE_GOLDEN=1` writes the lines
+/// (twice, if their number changes).
 #[test]
 fn every_file_of_the_corpus_has_exactly_the_problems_it_announces() {
     let mut wrong = Vec::new();
     for path in cluster_files("tests/corpus/daos") {
         let (_, sources, problems) = check(&path);
-        let mut found: Vec<String> =
-            problems.iter().map(|problem| expectation(&path, &sources, problem)).collect();
-        if found.is_empty() {
-            found.push("nothing".to_owned());
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        let expected: Vec<&str> =
-            text.lines().map_while(|line| line.strip_prefix("# expect: ")).collect();
-        if expected == found {
-            continue;
-        }
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            let body: Vec<&str> = text.lines().skip(expected.len()).collect();
-            let header = found.iter().map(|line| format!("# expect: {line}\n"));
-            let header: String = header.collect();
-            fs::write(&path, format!("{header}{}\n", body.join("\n"))).unwrap();
-        }
-        let messages: Vec<&str> = problems.iter().map(|problem| &problem.message[..]).collect();
-        wrong.push(format!(
-            "{}:\n  expected {expected:?}\n  found {found:?}\n  {messages:#?}",
-            path.display()
-        ));
+        wrong.extend(expectation_fault(&path, &sources, &problems));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -5,6 +5,7 @@
 //!   wrong, one line a finding, and is itself tested on an input that it must refuse.
 //! * [`boot`]: real kernels under QEMU.
 //! * [`docs`]: what README.md and docs/ say of the program, against the program.
+//! * [`corpus`]: cluster files good and bad, with what `check` says of each.
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`examples`]: the examples before the judges.
 //! * [`layers`]: the module order of `src/lib.rs`.
@@ -15,6 +16,7 @@
 //! fails if `CI` is set, and otherwise says on the terminal that it was skipped.
 
 mod boot;
+mod corpus;
 mod daos;
 mod docs;
 mod examples;

@@ -90,9 +90,12 @@ fn unknown_format(table: &Table) -> Option<Diagnostic> {
     let item = table.get("format")?;
     let number = item.integer().filter(|number| *number != 1)?;
     let message = format!("format {number} is not known to this nodeforge");
-    Some(Diagnostic::error(codes::BAD_FORMAT, message).at(item.span).help("write `format = 1`").note(
-        "a file of a later format needs a later nodeforge",
-    ))
+    Some(
+        Diagnostic::error(codes::BAD_FORMAT, message)
+            .at(item.span)
+            .help("write `format = 1`")
+            .note("a file of a later format needs a later nodeforge"),
+    )
 }
 
 /// Takes out the keys of the top level that slipped into a table above them.

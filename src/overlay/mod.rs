@@ -398,11 +398,14 @@ impl Reader<'_> {
 
     fn tree_path(&mut self, path: &str, at: Span) -> Option<TreePath> {
         if let Some(fault) = unfit_path(path) {
-            self.report(codes::BAD_PATH, format!("`{path}` {fault}"), at);
+            self.report(codes::BAD_PATH, format!("`{path}` {fault}"), at)
+                .help("write where the file itself lies on the installed disk");
             return None;
         }
         match TreePath::new(path) {
             Ok(path) => Some(path),
+            // The check against the schema has said so.
+            Err(_) if path.contains(char::is_control) => None,
             Err(fault) => {
                 self.report(codes::BAD_PATH, fault.to_string(), at)
                     .help("write it as below the node's root: `etc/chrony.conf`");

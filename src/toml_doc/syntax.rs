@@ -22,7 +22,8 @@ pub(super) fn judge(
         if explained.contains(&span.start) && (is_twice || line.start == explained.start) {
             continue;
         }
-        let end = if is_header(&text[line.clone()]) { next_header(text, line.end) } else { line.end };
+        let end =
+            if is_header(&text[line.clone()]) { next_header(text, line.end) } else { line.end };
         // A value given twice is there all the same.
         if !is_twice {
             damage.lost.push(line.start..end);
@@ -137,6 +138,9 @@ impl Damage {
 
     /// Whether a problem at `span` may be a consequence.
     pub fn explains(&self, span: Span) -> bool {
-        self.lost.iter().any(|lost| (lost.start..=lost.end).contains(&span.range().start))
+        // What stands nowhere was made up to go on reading.
+        let is_made_up = !self.is_none() && span.end == 0;
+        is_made_up
+            || self.lost.iter().any(|lost| (lost.start..=lost.end).contains(&span.range().start))
     }
 }

@@ -469,6 +469,11 @@ impl<'a> Resolver<'a> {
                 known.push(Sited { value: name.to_owned(), span });
                 continue;
             }
+            if name.contains(char::is_control) {
+                // The check against the schema has said so.
+                reader.has_gaps = true;
+                continue;
+            }
             let name = Sited { value: name.to_owned(), span };
             let mut diagnostic =
                 unknown_name("overlay", &name, self.doc.overlays.iter().map(String::as_str));
@@ -633,7 +638,9 @@ fn finish_nodes(
         }
     }
     if let (Some(path), Some((fault, names))) = (fault_path, faults.into_iter().next()) {
-        let mut diagnostic = Diagnostic::error(codes::EXPRESSION, fault).at(path.span);
+        let mut diagnostic = Diagnostic::error(codes::EXPRESSION, fault)
+            .at(path.span)
+            .help("write a path of one or two levels like `/{rack}/{name}`, and name the racks under `[rack]`");
         if names.len() > 1 {
             diagnostic = diagnostic.note(format!("the same goes for {}", range::fold(&names[1..])));
         }

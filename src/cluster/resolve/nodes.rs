@@ -87,7 +87,11 @@ fn compute<T>(
 ) -> Option<T> {
     result
         .map_err(|fault| {
-            reader.error(Diagnostic::error(codes::EXPRESSION, fault.to_string()).at(span))
+            reader.error(
+                Diagnostic::error(codes::EXPRESSION, fault.to_string())
+                    .at(span)
+                    .help("let the rule give each node an address of its own net"),
+            )
         })
         .ok()
 }
@@ -222,21 +226,16 @@ pub fn check_unique(reader: &mut Reader, drafts: &[NodeDraft], kinds: &[KindDraf
         reader,
         codes::ADDRESS_TWICE,
         "address",
-        "`{index}` in a rule gives each node its own",
+        "give each NIC its own; in a rule, `{index}` does",
     );
     macs.report(
         reader,
         codes::MAC_TWICE,
         "MAC address",
-        "a MAC address selects one node's boot files",
+        "give each NIC its own: it selects the node's boot files",
     );
-    guids.report(reader, codes::SERIAL_TWICE, "GUID", "a GUID belongs to one port");
-    serials.report(
-        reader,
-        codes::SERIAL_TWICE,
-        "serial number",
-        "a serial number belongs to one box",
-    );
+    guids.report(reader, codes::SERIAL_TWICE, "GUID", "give each port its own");
+    serials.report(reader, codes::SERIAL_TWICE, "serial number", "give each box its own");
     check_macs(reader, drafts, kinds);
 }
 
@@ -267,7 +266,7 @@ impl<T: Eq + Hash + Clone + Display> Uses<T> {
         }
     }
 
-    fn report(self, reader: &mut Reader, code: Code, what: &str, note: &str) {
+    fn report(self, reader: &mut Reader, code: Code, what: &str, help: &str) {
         for ((first_span, span), (first, second, value, n_times)) in self.twice {
             let is_later = blame(span, first_span).0 == span;
             let (first, second, first_span, span) = match is_later {
@@ -286,7 +285,7 @@ impl<T: Eq + Hash + Clone + Display> Uses<T> {
             if first_span != span {
                 diagnostic = diagnostic.also(first_span, format!("{owner}'s"));
             }
-            reader.error(diagnostic.note(note));
+            reader.error(diagnostic.help(help));
         }
     }
 }
@@ -302,7 +301,8 @@ fn check_macs(reader: &mut Reader, drafts: &[NodeDraft], kinds: &[KindDraft]) {
             let is_said = kinds[draft.node.kind].nics[at].says_mac
                 || draft.sites[at].mac.is_some()
                 || draft.lacks_facts;
-            let needs_it = !is_said && planned.link == Link::Ethernet && (planned.is_boot || nic.ip.is_some());
+            let needs_it =
+                !is_said && planned.link == Link::Ethernet && (planned.is_boot || nic.ip.is_some());
             if needs_it && !can_be_told_apart {
                 without_mac.entry((draft.node.kind, at)).or_default().push(&draft.node.name);
             }
@@ -428,7 +428,9 @@ fn check_nics_have_nets(reader: &mut Reader, kinds: &[KindDraft]) {
             Diagnostic::error(codes::MISSING, format!("{what} has no address on `{key}`"))
                 .at(draft.kind.span)
                 .help(help)
-                .note("a node's name stands for the address of its boot NIC, or of the bond over it"),
+                .note(
+                    "a node's name stands for the address of its boot NIC, or of the bond over it",
+                ),
         );
     }
 }

@@ -297,7 +297,9 @@ fn check_role_counts(engine: &Engine, findings: &mut Findings<'_>) {
     }
     for tier in tiers_with(BdevRole::Wal) {
         let has = |role| tier.roles.iter().any(|of_tier| of_tier.value == role);
-        if has(BdevRole::Data) && !has(BdevRole::Meta) {
+        // Without any meta, that is what is wrong.
+        let is_meta_elsewhere = tiers_with(BdevRole::Meta).next().is_some();
+        if has(BdevRole::Data) && !has(BdevRole::Meta) && is_meta_elsewhere {
             findings.push(
                 Diagnostic::error(
                     codes::WAL_DATA_WITHOUT_META,

@@ -1,0 +1,409 @@
+//! Cluster files as users write them, good and bad, with what `nodeforge check` says of each.
+//!
+//! tests/corpus/README.md tells what is where and how the expectations are written.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use nodeforge::cli::ClusterArgs;
+use nodeforge::commands::check::{self, Found};
+use nodeforge::diag::{self, Color, Diagnostic, SourceMap};
+use proptest::prelude::*;
+
+use crate::examples::{nodeforge, printed};
+use crate::support;
+
+/// The cluster files right in a folder of the repository, by paths relative to it: what is
+/// drawn names them, and must be the same everywhere.
+pub fn cluster_files(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    files
+}
+
+/// `error DAOS-706 7:17`; in another file with its name.
+pub fn expectation(path: &Path, sources: &SourceMap, found: &Diagnostic) -> String {
+    let (severity, code) = (found.severity.as_str(), found.code);
+    let Some(primary) = &found.primary else { return format!("{severity} {code}") };
+    let place = sources.line_column(primary.span);
+    let file = sources.path(primary.span.source);
+    let other = match file == path {
+        true => String::new(),
+        false => format!("{}:", file.file_name().unwrap().to_str().unwrap()),
+    };
+    format!("{severity} {code} {other}{}:{}", place.line, place.column)
+}
+
+/// Whether expectations are to be written rather than compared.
+fn is_updating() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
+/// What is wrong with the `# expect: …` lines at the top of the file, if anything; they
+/// are written anew where `UPDATE_GOLDEN` is set.
+pub fn expectation_fault(
+    path: &Path,
+    sources: &SourceMap,
+    problems: &[Diagnostic],
+) -> Option<String> {
+    let mut found: Vec<String> =
+        problems.iter().map(|problem| expectation(path, sources, problem)).collect();
+    if found.is_empty() {
+        found.push("nothing".to_owned());
+    }
+    let text = fs::read_to_string(path).unwrap();
+    let expected: Vec<&str> =
+        text.lines().map_while(|line| line.strip_prefix("# expect: ")).collect();
+    if expected == found {
+        return None;
+    }
+    if is_updating() {
+        let body: Vec<&str> = text.lines().skip(expected.len()).collect();
+        let header: String = found.iter().map(|line| format!("# expect: {line}\n")).collect();
+        fs::write(path, format!("{header}{}\n", body.join("\n"))).unwrap();
+    }
+    let messages: Vec<&str> = problems.iter().map(|problem| &problem.message[..]).collect();
+    let path = path.display();
+    Some(format!("{path}:\n  expected {expected:?}\n  found {found:?}\n  {messages:#?}"))
+}
+
+/// The cluster file and, where it says `# site: NAME`, that folder beside it.
+fn arguments(path: &Path) -> ClusterArgs {
+    let text = fs::read_to_string(path).unwrap();
+    let site = text.lines().find_map(|line| line.strip_prefix("# site: "));
+    ClusterArgs {
+        cluster: path.to_owned(),
+        site: site.map(|name| path.parent().unwrap().join(name)),
+    }
+}
+
+fn check(path: &Path) -> Found {
+    check::find(&arguments(path), None)
+        .unwrap_or_else(|fault| panic!("{}: {fault:#}", path.display()))
+}
+
+fn drawn(found: &Found) -> String {
+    let problems = found.problems.iter();
+    problems
+        .map(|problem| format!("{}\n\n", diag::render(problem, &found.sources, Color::Never)))
+        .collect()
+}
+
+const BAD: &str = "tests/corpus/bad";
+const GOOD: &str = "tests/corpus/good";
+
+/// git keeps no such modes, and a secret that others can read is one more problem.
+fn hide_secrets(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    for path in support::files_below(folder, |path| path.contains("secrets/")) {
+        fs::set_permissions(folder.join(path), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn every_bad_file_has_exactly_the_problems_it_announces() {
+    hide_secrets(Path::new(BAD));
+    let files = cluster_files(BAD);
+    assert!(files.len() >= 70, "only {} bad files", files.len());
+    let mut wrong = Vec::new();
+    for path in &files {
+        // Twice if the number of expectations changes, as they move the lines below them.
+        let mut found = check(path);
+        if is_updating() && expectation_fault(path, &found.sources, &found.problems).is_some() {
+            found = check(path);
+        }
+        wrong.extend(expectation_fault(path, &found.sources, &found.problems));
+        if found.problems.is_empty() {
+            wrong.push(format!("{}: nothing is wrong", path.display()));
+        }
+        let golden = path.with_extension("txt");
+        let text = drawn(&found);
+        if fs::read_to_string(&golden).unwrap_or_default() != text {
+            if is_updating() {
+                fs::write(&golden, &text).unwrap();
+            }
+            wrong.push(format!("{} differs from what is drawn now:\n{text}", golden.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A problem without a fix is a riddle.
+#[test]
+fn every_error_says_where_and_what_to_do() {
+    let mut wrong = Vec::new();
+    for path in cluster_files(BAD) {
+        for problem in check(&path).problems {
+            let tells = |text: &str| problem.message.contains(text);
+            // These say in the message what is expected.
+            let is_plain = tells("expected") || tells("quote") || tells("missing");
+            let is_helped =
+                !problem.help.is_empty() || is_plain || problem.code == diag::codes::SYNTAX;
+            if problem.primary.is_none() || !is_helped || problem.message.contains('\n') {
+                wrong.push(format!("{}: {} {}", path.display(), problem.code, problem.message));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn problems_come_in_one_order_however_often_they_are_sought() {
+    for path in cluster_files(BAD) {
+        assert_eq!(drawn(&check(&path)), drawn(&check(&path)), "{}", path.display());
+    }
+}
+
+/// The codes of the cluster file, of names, of templates and of secrets; those of hardware
+/// have a corpus of their own.
+#[test]
+fn every_code_of_a_bad_file_is_in_the_corpus() {
+    let seen: BTreeSet<&str> = cluster_files(BAD)
+        .iter()
+        .flat_map(|path| check(path).problems)
+        .map(|problem| problem.code.as_str())
+        .collect();
+    let listed = diag::codes::MEANINGS.iter().map(|meaning| meaning.code.as_str());
+    let missing: Vec<&str> =
+        listed.filter(|code| *code < "NF500" && !seen.contains(code)).collect();
+    // NF211: a fabric without an address, judged with the rules of DAOS.
+    assert_eq!(missing, NOT_IN_THE_CORPUS);
+}
+
+const NOT_IN_THE_CORPUS: [&str; 1] = ["NF211"];
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(nodeforge()).args(arguments).output().unwrap()
+}
+
+#[test]
+fn build_writes_nothing_for_a_file_with_errors() {
+    let scratch = support::scratch();
+    for (at, path) in cluster_files(BAD).iter().step_by(9).enumerate() {
+        let args = arguments(path);
+        if !check(path).problems.iter().any(Diagnostic::is_error) {
+            continue;
+        }
+        let out = scratch.path().join(format!("out{at}"));
+        let mut command = vec!["build", path.to_str().unwrap(), "-o", out.to_str().unwrap()];
+        let site = args.site.unwrap_or_default();
+        if !site.as_os_str().is_empty() {
+            command.extend(["--site", site.to_str().unwrap()]);
+        }
+        let output = run(&command);
+        assert_eq!(output.status.code(), Some(1), "{}", path.display());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.ends_with("; nothing was built\n"), "{}: {said}", path.display());
+        assert!(!out.exists(), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_secret_that_only_build_needs_stops_it_before_anything_is_written() {
+    let scratch = support::scratch();
+    let (path, out) = (format!("{BAD}/secrets-unreadable.toml"), scratch.path().join("out"));
+    assert_eq!(run(&["check", &path]).status.code(), Some(0));
+    assert_eq!(run(&["check", &path, "--deny", "warnings"]).status.code(), Some(1));
+    assert_eq!(run(&["build", &path, "-o", out.to_str().unwrap()]).status.code(), Some(1));
+    assert!(!out.exists());
+}
+
+#[test]
+fn json_names_file_line_and_column_of_each_problem() {
+    let path = format!("{BAD}/csv-faults.toml");
+    let output = run(&["check", &path, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let list = list.as_array().unwrap();
+    assert_eq!(list.len(), check(Path::new(&path)).problems.len());
+    for problem in list {
+        assert!(problem["file"].as_str().unwrap().starts_with(BAD), "{problem}");
+        assert!(problem["line"].as_u64().unwrap() >= 1, "{problem}");
+        assert!(problem["column"].as_u64().unwrap() >= 1, "{problem}");
+    }
+}
+
+#[test]
+fn exit_codes_tell_problems_from_wrong_command_lines() {
+    let bad = format!("{BAD}/keys-top-level.toml");
+    for (arguments, code) in [
+        (vec!["check", &bad[..]], 1),
+        (vec!["check", "tests/corpus/nowhere.toml"], 1),
+        (vec!["check"], 2),
+        (vec!["check", &bad, "--denny", "warnings"], 2),
+        (vec!["check", &bad, "--deny", "everything"], 2),
+        (vec!["chekc", &bad], 2),
+    ] {
+        assert_eq!(run(&arguments).status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_good_file_has_no_error_and_ten_of_release_8_10_have_nothing() {
+    let files = cluster_files(GOOD);
+    assert!(files.len() >= 20, "only {} good files", files.len());
+    let (mut wrong, mut n_spotless) = (Vec::new(), 0);
+    for path in &files {
+        let mut found = check(path);
+        if is_updating() && expectation_fault(path, &found.sources, &found.problems).is_some() {
+            found = check(path);
+        }
+        wrong.extend(expectation_fault(path, &found.sources, &found.problems));
+        let errors: Vec<&Diagnostic> =
+            found.problems.iter().filter(|problem| problem.is_error()).collect();
+        if !errors.is_empty() {
+            wrong.push(format!("{}: {}", path.display(), drawn(&found)));
+        }
+        let is_8_10 = found.cluster.is_some_and(|cluster| {
+            cluster.kinds.iter().all(|kind| kind.os.release.value == "8.10")
+        });
+        n_spotless += usize::from(is_8_10 && found.problems.is_empty());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(n_spotless >= 10, "only {n_spotless} of release 8.10 have nothing");
+}
+
+#[test]
+fn every_good_file_builds_and_verifies() {
+    let scratch = support::scratch();
+    for path in support::files_below(Path::new(GOOD), |path| !path.contains("secrets/")) {
+        support::write(scratch.path(), &path, fs::read(Path::new(GOOD).join(&path)).unwrap());
+    }
+    let files = cluster_files(GOOD);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(path) =
+                    files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+                {
+                    build_and_verify(scratch.path(), path);
+                }
+            });
+        }
+    });
+}
+
+/// Builds a copy of the file in `folder`, with secrets that are made for it where it names some.
+fn build_and_verify(folder: &Path, path: &Path) {
+    let args = arguments(path);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let text = fs::read_to_string(path).unwrap();
+    if text.contains("secrets/") {
+        let mut child = Command::new(nodeforge())
+            .args(["secrets", "init", name, "--password-stdin"])
+            .current_dir(folder)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"correct horse\n").unwrap();
+        assert!(child.wait().unwrap().success(), "secrets of {name}");
+    }
+    let out = format!("out-{name}");
+    let mut arguments = vec!["build", name, "-o", &out];
+    let site = args.site.map(|site| site.file_name().unwrap().to_str().unwrap().to_owned());
+    if let Some(site) = &site {
+        arguments.extend(["--site", site]);
+    }
+    printed(folder, &arguments);
+    printed(folder, &["verify", &out]);
+}
+
+/// A rule for 512 nodes that goes wrong is one problem with one range, not 512.
+#[test]
+fn a_slip_in_a_range_of_512_nodes_is_one_problem() {
+    let found = check(Path::new("tests/corpus/bad/ranges-of-512-nodes.toml"));
+    let messages: Vec<&str> = found.problems.iter().map(|problem| &problem.message[..]).collect();
+    assert_eq!(
+        messages,
+        [
+            "the address of srv[001-512] lies outside 192.168.3.0/24 of net `mgmt`",
+            "`srv002` has the MAC address of `srv001`: 52:54:00:03:00:99, and 510 more such",
+        ]
+    );
+}
+
+/// One change to a cluster file, somewhere in it.
+#[derive(Clone, Debug)]
+enum Change {
+    /// Puts another byte in place of one.
+    Byte(prop::sample::Index, u8),
+    /// Leaves a line out.
+    NoLine(prop::sample::Index),
+    /// Puts a word in the place of another one.
+    Words(prop::sample::Index, prop::sample::Index),
+}
+
+impl Change {
+    fn any() -> impl Strategy<Value = Self> {
+        let index = any::<prop::sample::Index>;
+        prop_oneof![
+            (index(), any::<u8>()).prop_map(|(at, byte)| Change::Byte(at, byte)),
+            index().prop_map(Change::NoLine),
+            (index(), index()).prop_map(|(a, b)| Change::Words(a, b)),
+        ]
+    }
+
+    fn apply(&self, text: &str) -> String {
+        if text.is_empty() {
+            return String::new();
+        }
+        match self {
+            Change::Byte(at, byte) => {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[at.index(text.len())] = *byte;
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            Change::NoLine(at) => {
+                let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+                lines.remove(at.index(lines.len()));
+                lines.concat()
+            }
+            Change::Words(a, b) => {
+                let mut words: Vec<&str> = text.split_inclusive([' ', '\n', '"', '.']).collect();
+                let (a, b) = (a.index(words.len()), b.index(words.len()));
+                words.swap(a, b);
+                words.concat()
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn check_survives_any_slip_in_an_example(
+        example in prop::sample::select(vec!["lab3.toml", "titan-small.toml"]),
+        changes in prop::collection::vec(Change::any(), 1..6),
+    ) {
+        let folder = support::scratch();
+        let examples = Path::new("examples");
+        for name in ["lab3.toml", "titan.toml", "os-alma89.toml", "inventory.csv"] {
+            let text = fs::read_to_string(examples.join(name)).unwrap();
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        // 512 nodes say no more than 16, in a fraction of the time.
+        let titan = fs::read_to_string(examples.join("titan.toml")).unwrap();
+        let titan = titan.replace("[001-512]", "[001-016]").replace("r[01-32]", "r[01-02]");
+        fs::write(folder.path().join("titan-small.toml"), titan).unwrap();
+        let path = folder.path().join(example);
+        let text = fs::read_to_string(&path).unwrap();
+        let changed = changes.iter().fold(text, |text, change| change.apply(&text));
+        fs::write(&path, &changed).unwrap();
+        let started = Instant::now();
+        let found = check::find(&ClusterArgs { cluster: path, site: None }, None);
+        if let Ok(found) = found {
+            let text = drawn(&found);
+            let has_escape = text.contains('\u{1b}');
+            prop_assert!(!has_escape);
+        }
+        prop_assert!(started.elapsed() < Duration::from_secs(10));
+    }
+}
