@@ -300,14 +300,14 @@ pub enum CertsVerb {
 
 #[derive(Debug, Args)]
 pub struct CertsInitArgs {
-    /// The cluster file, whose `daos.certificates` says where and for how long.
-    pub cluster: PathBuf,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct CertsRotateArgs {
-    /// The cluster file.
-    pub cluster: PathBuf,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 
     /// Make a new CA too.
     #[arg(long)]
@@ -316,8 +316,8 @@ pub struct CertsRotateArgs {
 
 #[derive(Debug, Args)]
 pub struct CertsShowArgs {
-    /// The cluster file.
-    pub cluster: PathBuf,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 
     /// As a JSON array.
     #[arg(long)]

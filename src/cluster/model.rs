@@ -237,6 +237,9 @@ pub struct Kind {
     pub hw: Hw,
     /// In the order written; `common` is not among them.
     pub roles: Vec<Sited<String>>,
+    /// The profile each of the roles builds on, in the same order: a role of another name
+    /// that builds on `server` makes a server.
+    pub profiles: Vec<String>,
     pub os: Os,
     pub run_as: Option<Sited<String>>,
     pub engines: Vec<Engine>,
@@ -256,18 +259,23 @@ impl Kind {
         self.roles.iter().any(|name| name.value == role)
     }
 
-    /// Runs daos_server.
-    pub fn is_server(&self) -> bool {
-        self.has_role("server")
+    fn builds_on(&self, profile: &str) -> bool {
+        self.profiles.iter().any(|name| name == profile)
     }
 
+    /// Runs daos_server.
+    pub fn is_server(&self) -> bool {
+        self.builds_on("server")
+    }
+
+    /// Runs dmg.
     pub fn is_admin(&self) -> bool {
-        self.has_role("admin")
+        self.builds_on("admin")
     }
 
     /// Runs daos_agent.
     pub fn is_client(&self) -> bool {
-        self.has_role("client")
+        self.builds_on("client")
     }
 
     /// The index in [`Hw::nics`] of the NIC the node boots from.

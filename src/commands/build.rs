@@ -12,7 +12,7 @@ use walkdir::WalkDir;
 
 use crate::build::{self, BootProgram, BuildInput, Built};
 use crate::cli::BuildArgs;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, SecretsVia};
 use crate::commands::{Outcome, lint, load, report};
 use crate::diag::{Color, Problems};
 use crate::fetch::{self, CachedImages};
@@ -21,7 +21,7 @@ use crate::manifest::FileEntry;
 use crate::output::{Output, Published};
 use crate::plan::Plan;
 use crate::progress::{Progress, Unit};
-use crate::secrets::Reach;
+use crate::secrets::{KindSecrets, Reach};
 
 pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     let started = Instant::now();
@@ -67,6 +67,7 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
         }
     };
     warn_of_pending(&cluster, &images, &args.cluster.cluster);
+    warn_of_tokens(&cluster, &secrets);
     match args.json {
         true => print_json(&built)?,
         false => describe(&built, args, started),
@@ -150,6 +151,17 @@ fn warn_of_pending(cluster: &Cluster, images: &BTreeMap<String, CachedImages>, p
             "warning: the installer's kernel and initrd of {} are pending: `nodeforge fetch {}`, then build again",
             pending.join(", "),
             path.display(),
+        );
+    }
+}
+
+/// Until something hands out tokens, a node that needs one refuses to be installed.
+fn warn_of_tokens(cluster: &Cluster, secrets: &[KindSecrets]) {
+    let needs_token = cluster.boot.secrets.value == SecretsVia::Token;
+    if needs_token && secrets.iter().any(|secrets| !secrets.is_empty()) {
+        eprintln!(
+            "note: nodes get their secrets by token, and nodeforge hands out none yet: give \
+             `nodeforge.token=` on the kernel line, or set `boot.secrets` to \"media\" or \"embedded\""
         );
     }
 }

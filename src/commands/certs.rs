@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::{CertsVerb, ClusterArgs};
+use crate::cli::CertsVerb;
 use crate::commands::{Outcome, load};
 use crate::diag::Color;
 use crate::secrets::certificates::{
@@ -32,12 +32,11 @@ pub fn verb(verb: &CertsVerb, color: Color) -> Result<Outcome> {
         CertsVerb::Rotate(args) => &args.cluster,
         CertsVerb::Show(args) => &args.cluster,
     };
-    let args = ClusterArgs { cluster: cluster.clone(), site: None };
-    let Some(loaded) = load::resolved(&args, color)? else { return Ok(Outcome::Problems) };
+    let Some(loaded) = load::resolved(cluster, color)? else { return Ok(Outcome::Problems) };
     let Some(settings) = &loaded.cluster.daos.certificates else {
         bail!(
             "{} names no folder: add `certificates = {{ dir = \"secrets/daos\" }}` to `[daos]`",
-            cluster.display(),
+            cluster.cluster.display(),
         );
     };
     let (dir, lifetime) = (settings.dir.as_path(), Lifetime::of_days(settings.days));

@@ -225,7 +225,10 @@ pub fn control_config(cluster: &Cluster) -> ControlConfig {
     ControlConfig {
         name: daos.system_name.value.clone(),
         port: daos.port.value,
-        hostlist: cluster.nodes_with_role("server").map(|node| node.name.to_string()).collect(),
+        hostlist: {
+            let is_server = |node: &&Node| cluster.kind_of(node).is_server();
+            cluster.nodes.iter().filter(is_server).map(|node| node.name.to_string()).collect()
+        },
         transport_config: transport_config(daos, Component::Admin),
     }
 }

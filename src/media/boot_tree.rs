@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::cluster::{Cluster, DiskBoot, Kind, Node, OverlayVia, SecretsVia};
 use crate::net::MacAddr;
+use crate::render::install;
 use crate::render::template::{TemplateError, Templates};
 
 /// The templates of the boot tree, by their path in the library below `profiles/`.
@@ -62,8 +63,13 @@ pub fn node_files(
     let arguments = installer_arguments(cluster, kind, node, mac, stage2);
     let url = cluster.boot.url.as_str();
     let is_handed_over = cluster.boot.overlay.value == OverlayVia::Media;
-    let archive =
-        |top: String| is_handed_over.then(|| format!("{top}/nodes/{}/install.cpio.gz", node.name));
+    let is_secret = holds_secrets(cluster, kind);
+    let archive = |top: String| {
+        is_handed_over.then(|| match is_secret {
+            true => format!("{top}/secret/{}.install.cpio.gz", node.name),
+            false => format!("{top}/nodes/{}/install.cpio.gz", node.name),
+        })
+    };
     let serial = kind.hw.console.as_deref().and_then(serial);
     let menu = |install_archive, disk| NodeMenu {
         node: node.name.as_str(),
@@ -115,10 +121,10 @@ fn installer_arguments(
 ) -> String {
     let url = cluster.boot.url.as_str();
     let mut words = vec!["ip=dhcp".to_owned(), format!("BOOTIF={}", mac.pxe_config_name())];
-    words.push(match (cluster.boot.overlay.value, cluster.boot.secrets.value) {
+    words.push(match (cluster.boot.overlay.value, holds_secrets(cluster, kind)) {
         (OverlayVia::Media, _) => "inst.ks=file:/ks.cfg".to_owned(),
-        (_, SecretsVia::Embedded) => format!("inst.ks={url}/secret/{}.ks", node.name),
-        _ => format!("inst.ks={url}/nodes/{}/kickstart.ks", node.name),
+        (_, true) => format!("inst.ks={url}/secret/{}.ks", node.name),
+        (_, false) => format!("inst.ks={url}/nodes/{}/kickstart.ks", node.name),
     });
     words.push("inst.ks.sendmac".to_owned());
     if stage2 == Stage2::BootServer {
@@ -127,6 +133,11 @@ fn installer_arguments(
     words.push("inst.text".to_owned());
     words.extend(kind.hw.console.as_ref().map(|console| format!("console=tty0 console={console}")));
     words.join(" ")
+}
+
+/// Whether the kickstart of such a node, and what is made with it, is itself secret.
+pub fn holds_secrets(cluster: &Cluster, kind: &Kind) -> bool {
+    cluster.boot.secrets.value == SecretsVia::Embedded && install::has_secrets(cluster, kind)
 }
 
 /// Unit and baud rate of `ttyS0,115200n8`; `None` for a console that is no serial port.

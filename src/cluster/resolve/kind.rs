@@ -42,6 +42,8 @@ pub struct NicRules {
 pub struct KindContext<'a> {
     pub hw_name: Sited<String>,
     pub roles: Vec<Sited<String>>,
+    /// The profile of each role.
+    pub profiles: Vec<String>,
     pub ranges: Vec<String>,
     pub own_overlays: Vec<Sited<String>>,
     pub nets: &'a BTreeMap<String, Net>,
@@ -67,6 +69,7 @@ pub fn kind(reader: &mut Reader, table: &MergedTable<'_>, context: KindContext<'
     let kind = Kind {
         hw,
         roles: context.roles,
+        profiles: context.profiles,
         os,
         run_as,
         engines,

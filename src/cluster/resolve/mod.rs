@@ -205,8 +205,12 @@ impl<'a> Resolver<'a> {
         let narrowest = &self.blocks[*blocks.last().expect("a node has a block")];
         let (hw_name, roles) = self.hw_and_roles(reader, blocks)?;
         let merged = self.merge(reader, blocks, &hw_name, &roles);
+        let n_before = reader.problems.len();
         merge::check_required_within(&merged.table, NODE_KEYS, &mut reader.problems);
+        reader.has_gaps |= reader.problems.has_errors_since(n_before);
+        let profiles = roles.iter().map(|role| self.profile_of(&role.value).to_owned()).collect();
         let context = KindContext {
+            profiles,
             hw_span: self.hw_span(&hw_name),
             hw_name,
             roles,
