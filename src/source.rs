@@ -155,7 +155,8 @@ fn unreadable(path: &Path, fault: &io::Error, span: Span) -> Diagnostic {
             diagnostic.help("relative paths start from the folder of the file that says them")
         }
         io::ErrorKind::InvalidData => diagnostic.help("save it as UTF-8"),
-        _ => diagnostic,
+        io::ErrorKind::IsADirectory => diagnostic.help("name a file"),
+        _ => diagnostic.help("let the user who runs nodeforge read it"),
     }
 }
 

@@ -58,7 +58,7 @@ pub fn packages(cluster: &Cluster, repositories: Option<&Repodata>, problems: &m
 fn with_similar(diagnostic: Diagnostic, name: &str) -> Diagnostic {
     match repodata::similar(name) {
         Some(similar) => diagnostic.help(format!("did you mean `{similar}`?")),
-        None => diagnostic,
+        None => diagnostic.help("write the name that `dnf info` knows"),
     }
 }
 

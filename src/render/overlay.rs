@@ -159,7 +159,38 @@ impl Renderer {
                 }
             }
         }
+        clashes.extend(self.covered_folders(uses, values, &wanted));
         clashes
+    }
+
+    /// Files and links where another part of these overlays needs a folder: the layers are
+    /// unpacked over each other, and a link would carry what is below it elsewhere.
+    fn covered_folders(
+        &self,
+        uses: &[OverlayUse<'_>],
+        values: &Values,
+        wanted: &BTreeMap<&TreePath, (&str, Span)>,
+    ) -> Vec<Diagnostic> {
+        let mut found: BTreeMap<TreePath, Diagnostic> = BTreeMap::new();
+        for overlay in uses.iter().filter_map(|used| self.overlays.get(used.overlay)) {
+            for part in parts(overlay).filter(|part| applies(overlay, part.when(), values.data())) {
+                let own = matches!(part, Part::Dir(_)).then(|| part.path().clone());
+                for folder in part.path().ancestors().chain(own) {
+                    let Some((name, at)) = wanted.get(&folder) else { continue };
+                    let message = format!(
+                        "`/{folder}` of overlay `{name}` is no folder, and overlay `{}` has `/{}`",
+                        overlay.name,
+                        part.path(),
+                    );
+                    let diagnostic = Diagnostic::error(codes::PATH_TWICE, message)
+                        .at(*at)
+                        .also(part.span(), "needs the folder")
+                        .help("leave one overlay out of the profile, or choose another path");
+                    found.entry(folder).or_insert(diagnostic);
+                }
+            }
+        }
+        found.into_values().collect()
     }
 
     /// How often something of `overlay` has to be rendered.

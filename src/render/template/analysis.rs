@@ -74,7 +74,9 @@ impl Templates {
                 path.insert(0, name.to_owned());
                 let message = format!("templates include each other: {}", path.join(" → "));
                 let span = tag_at(&parsed.text, line, column);
-                return Err(TemplateError::new(name, &parsed.text, span, Fault::Cycle, message));
+                let error = TemplateError::new(name, &parsed.text, span, Fault::Cycle, message);
+                let help = Some("move what both need into a third one".to_owned());
+                return Err(TemplateError { help, ..error });
             }
         }
         Ok(())
@@ -421,7 +423,10 @@ fn expression_fault(tag: &HelperTemplate) -> Option<String> {
     }
     if !helpers::QUOTING.contains(&name) {
         let help = did_you_mean(name, helpers::QUOTING.iter().copied());
-        let help = help.map(|similar| format!("; did you mean `{similar}`?")).unwrap_or_default();
+        let help = match help {
+            Some(similar) => format!("; did you mean `{similar}`?"),
+            None => format!("; expected one of {}", helpers::QUOTING.join(", ")),
+        };
         return Some(format!("there is no helper `{name}`{help}"));
     }
     parameters_fault(tag)

@@ -73,7 +73,10 @@ fn what_is_outside_the_language_is_refused_when_it_is_added() {
     for (text, expected) in [
         ("a\n{{#if x}}", "t:2:10: this is no template"),
         ("{{#if x}}{{/each}}", "t:1:10: `{{#if}}` is closed by `{{/each}}`"),
-        ("{{lookup x y}}", "t:1:1: there is no helper `lookup`"),
+        (
+            "{{lookup x y}}",
+            "t:1:1: there is no helper `lookup`; expected one of ini, json, sh, unit, yaml",
+        ),
         ("{{jsn x}}", "t:1:1: there is no helper `jsn`; did you mean `json`?"),
         ("{{sh}}", "t:1:1: `sh` needs a value: `{{sh path}}`"),
         ("{{sh a b}}", "t:1:1: `sh` takes one value"),
