@@ -492,8 +492,8 @@ fn a_site_is_told_what_is_wrong_with_its_overlays_without_any_node() {
             "overlays/site/overlay.toml:7:8 NF305 `node.connections` is no list of items with a `uid` ()",
             "overlays/site/rootfs/etc/a.hbs:1:7 NF302 `no` is not defined (known here: boot, cluster, daos, engines, hosts, hw, kind, net, node, os, repos, roles, vars)",
             "overlays/site/rootfs/etc/a.hbs:2:25 NF302 `hosts[].adress` is not defined (did you mean `address`?)",
-            "overlays/site/rootfs/etc/b.hbs:3:1 NF301 this is no template (braces come in pairs, and every block is closed: `{{#if x}}…{{/if}}`)",
-            "overlays/site/partials/q.hbs:2:2 NF303 templates include each other: site/q → site/p → site/q ()",
+            "overlays/site/rootfs/etc/b.hbs:2:8 NF301 this is no template (braces come in pairs, and every block is closed: `{{#if x}}…{{/if}}`)",
+            "overlays/site/partials/q.hbs:2:2 NF303 templates include each other: site/q → site/p → site/q (move what both need into a third one)",
         ]
     );
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cluster::schema::CLUSTER_FILE;
 use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, Span, codes};
 use crate::profile::Profile;
-use crate::toml_doc::{self, Missing, Table, Value};
+use crate::toml_doc::{self, Item, Key, Missing, Shape, Table, Value};
 
 /// One cluster file or included file.
 #[derive(Clone, Debug)]
@@ -68,8 +68,13 @@ pub fn parse(sources: &SourceMap, source: SourceId, problems: &mut Problems) -> 
     }
     let mut found = Problems::default();
     toml_doc::check(&table, CLUSTER_FILE, Missing::MayComeElsewhere, &mut found);
+    let of_others = keys_of_others(&table);
     let misplaced = take_misplaced(&mut table);
-    let places: Vec<Span> = misplaced.iter().map(|(_, span)| *span).collect();
+    let places: Vec<Span> = misplaced
+        .iter()
+        .map(|(_, span)| *span)
+        .chain(of_others.iter().filter_map(|found| Some(found.primary.as_ref()?.span)))
+        .collect();
     found.retain(|problem| {
         let place = problem.primary.as_ref().map(|label| label.span);
         place.is_none_or(|place| !damage.explains(place) && !places.contains(&place))
@@ -81,6 +86,7 @@ pub fn parse(sources: &SourceMap, source: SourceId, problems: &mut Problems) -> 
             .at(span)
             .help("write it at the top of the file, before the first `[table]`")
     }));
+    found.extend(of_others);
     problems.extend(found.into_sorted());
     (table, lacks_include || !damage.is_none())
 }
@@ -96,6 +102,35 @@ fn unknown_format(table: &Table) -> Option<Diagnostic> {
             .help("write `format = 1`")
             .note("a file of a later format needs a later nodeforge"),
     )
+}
+
+/// Keys of the hardware in a role, and of roles in the hardware: known, in another place.
+fn keys_of_others(table: &Table) -> Vec<Diagnostic> {
+    let keys_of = |section: &str| -> &'static [Key] {
+        match CLUSTER_FILE.iter().find(|key| key.name == section).map(|key| key.shape) {
+            Some(Shape::Map(Shape::Table(keys))) => keys,
+            _ => &[],
+        }
+    };
+    let mut found = Vec::new();
+    for (section, other, meaning) in [
+        ("role", "hw", "a role says what a box does, not what it is"),
+        ("hw", "role", "the hardware says what a box is, not what it does"),
+    ] {
+        let has = |section: &str, name: &str| keys_of(section).iter().any(|key| key.name == name);
+        let tables = table.get(section).and_then(Item::table).into_iter().flatten();
+        for (name, item) in tables.filter_map(|(_, item)| item.table()).flatten() {
+            if has(other, name) && !has(section, name) {
+                found.push(
+                    Diagnostic::error(codes::UNKNOWN_KEY, format!("unknown key `{name}`"))
+                        .at(item.key_span)
+                        .help(format!("write it in `[{other}.NAME]` or in a node"))
+                        .note(meaning),
+                );
+            }
+        }
+    }
+    found
 }
 
 /// Takes out the keys of the top level that slipped into a table above them.
@@ -128,4 +163,41 @@ pub fn inventories(table: &Table) -> Vec<(&str, Span)> {
             Some((csv.text()?, csv.span))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The problems of a file, each as its line and message, and whether the rest is a part.
+    fn parsed(text: &str) -> (Vec<String>, bool) {
+        let mut sources = SourceMap::default();
+        let id = sources.add("c.toml".into(), text.to_owned());
+        let mut problems = Problems::default();
+        let (_, is_partial) = parse(&sources, id, &mut problems);
+        let line = |d: &Diagnostic| sources.line_column(d.primary.as_ref().unwrap().span).line;
+        let found = problems.into_sorted();
+        (found.iter().map(|d| format!("{} {}", line(d), d.message)).collect(), is_partial)
+    }
+
+    #[test]
+    fn what_stands_below_a_broken_header_is_not_blamed() {
+        let (found, is_partial) = parsed("format = 1\n[node.n[1-2]]\nhw = 3\n[os]\nselinx = 1\n");
+        assert_eq!(found, ["2 unclosed table, expected `]`", "5 unknown key `selinx`"]);
+        assert!(is_partial);
+    }
+
+    #[test]
+    fn a_value_given_twice_leaves_the_rest_believable() {
+        let (found, is_partial) = parsed("[daos]\nport = 1\nport = 2\nprot = 3\n");
+        assert_eq!(found, ["3 `port` stands here for the second time", "4 unknown key `prot`"]);
+        assert!(!is_partial);
+    }
+
+    #[test]
+    fn a_later_format_is_the_only_thing_said() {
+        let (found, is_partial) = parsed("format = 3\nnovelty = true\n");
+        assert_eq!(found, ["1 format 3 is not known to this nodeforge"]);
+        assert!(is_partial);
+    }
 }

@@ -129,17 +129,17 @@ fn what_does_not_fit_is_reported_at_its_place() {
         (
             "description='d'\n[link.'var/run/x']\ntarget='y'",
             "x",
-            "overlays/a/overlay.toml:2:7 NF304 overlay `a`: `var/run/x` goes through a link: `/var/run` and `/var/lock` are below `/run` ()",
+            "overlays/a/overlay.toml:2:7 NF304 overlay `a`: `var/run/x` goes through a link: `/var/run` and `/var/lock` are below `/run` (write where the file itself lies on the installed disk)",
         ),
         (
             "description='d'",
             "lib/x",
-            "overlays/a/overlay.toml:1:1 NF304 overlay `a`: `lib/x` goes through a link: `/lib` is `usr/lib` on EL8 ()",
+            "overlays/a/overlay.toml:1:1 NF304 overlay `a`: `lib/x` goes through a link: `/lib` is `usr/lib` on EL8 (write where the file itself lies on the installed disk)",
         ),
         (
             "description='d'",
             "tmp/x",
-            "overlays/a/overlay.toml:1:1 NF304 overlay `a`: `tmp/x` would be lost: `/tmp` is no part of the installed disk ()",
+            "overlays/a/overlay.toml:1:1 NF304 overlay `a`: `tmp/x` would be lost: `/tmp` is no part of the installed disk (write where the file itself lies on the installed disk)",
         ),
         (
             "description='d'\n[link.x]",

@@ -247,14 +247,11 @@ fn syntax_error(name: &str, text: &str, fault: &handlebars::TemplateError) -> Te
     }
 }
 
-/// What to underline for a fault at `at`: the rest of its line, or of the last line that
-/// says something.
+/// What to underline for a fault at `at`: the rest of its line, or the end of the last line
+/// that says something.
 fn shown(text: &str, at: usize) -> Range<usize> {
     let at = if text[at..].trim().is_empty() { text.trim_end().len() } else { at };
-    let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    let line_end = text[at..].find('\n').map_or(text.len(), |length| at + length);
-    let start = if at == line_end { line_start } else { at };
-    start..line_end
+    at..text[at..].find('\n').map_or(text.len(), |length| at + length)
 }
 
 /// Where line and column (both from 1, the column in characters) are in `text`, in bytes.
