@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -49,15 +50,23 @@ pub fn read(path: &Path, site: Option<&Path>) -> Result<Source> {
     Ok(source)
 }
 
+/// No cluster file or inventory is larger; a device that never ends is no file.
+const MAX_BYTES: u64 = 64 << 20;
+
 /// The text of a file, which must be UTF-8.
 fn read_text(path: &Path) -> io::Result<String> {
-    let bytes = fs::read(path)?;
-    String::from_utf8(bytes).map_err(|fault| {
-        let before = &fault.as_bytes()[..fault.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let message = format!("line {line} is not UTF-8 text");
-        io::Error::new(io::ErrorKind::InvalidData, message)
-    })
+    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text.to_owned());
+    let file = File::open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        return Err(invalid("it is a device"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(invalid("the file is larger than 64 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8 text"))
 }
 
 impl Source {
@@ -197,21 +206,41 @@ fn library(site: Option<&Path>) -> Result<LibraryFiles> {
     Ok(shadow(built_in, files))
 }
 
-/// Adds the regular files below `folder` by their path from `site`.
+/// Adds the files below `folder` by their path from `site`.
+///
+/// # Errors
+///
+/// Fails for what is neither a file nor a folder, and for a link that leads out of the site
+/// folder: a build would publish what lies there.
 fn add_folder(files: &mut LibraryFiles, site: &Path, folder: &Path) -> Result<()> {
+    let reading = |path: &Path| format!("reading {}", path.display());
+    let top = site.canonicalize().with_context(|| reading(site))?;
     for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
         let entry =
             entry.with_context(|| format!("reading the site folder {}", folder.display()))?;
-        if !entry.file_type().is_file() {
+        let path = entry.path();
+        if entry.path_is_symlink() {
+            let target = path.canonicalize().with_context(|| reading(path))?;
+            ensure!(
+                target.starts_with(&top),
+                "{} is a link to {}, outside the site folder: put a copy there",
+                path.display(),
+                target.display(),
+            );
+        }
+        if entry.file_type().is_dir() {
             continue;
         }
-        let below = entry.path().strip_prefix(site).expect("the walk starts below the site folder");
-        let path =
-            below.to_str().with_context(|| format!("{} is not UTF-8", entry.path().display()))?;
-        let bytes = fs::read(entry.path())
-            .with_context(|| format!("reading {}", entry.path().display()))?;
-        let file = LibraryFile { shown: entry.path().to_owned(), bytes: Cow::Owned(bytes) };
-        files.insert(path.to_owned(), file);
+        ensure!(
+            entry.file_type().is_file(),
+            "{} is neither a file nor a folder: overlay.toml makes links",
+            path.display(),
+        );
+        let below = path.strip_prefix(site).expect("the walk starts below the site folder");
+        let name = below.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+        let bytes = fs::read(path).with_context(|| reading(path))?;
+        let file = LibraryFile { shown: path.to_owned(), bytes: Cow::Owned(bytes) };
+        files.insert(name.to_owned(), file);
     }
     Ok(())
 }

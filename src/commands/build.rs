@@ -67,7 +67,7 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
         }
     };
     warn_of_pending(&cluster, &images, &args.cluster.cluster);
-    warn_of_tokens(&cluster, &secrets);
+    tell_of_secrets(&cluster, &secrets);
     match args.json {
         true => print_json(&built)?,
         false => describe(&built, args, started),
@@ -155,15 +155,25 @@ fn warn_of_pending(cluster: &Cluster, images: &BTreeMap<String, CachedImages>, p
     }
 }
 
-/// Until something hands out tokens, a node that needs one refuses to be installed.
-fn warn_of_tokens(cluster: &Cluster, secrets: &[KindSecrets]) {
-    let needs_token = cluster.boot.secrets.value == SecretsVia::Token;
-    if needs_token && secrets.iter().any(|secrets| !secrets.is_empty()) {
-        eprintln!(
-            "note: nodes get their secrets by token, and nodeforge hands out none yet: give \
-             `nodeforge.token=` on the kernel line, or set `boot.secrets` to \"media\" or \"embedded\""
-        );
+/// What a person still has to do so that nodes get their secrets.
+fn tell_of_secrets(cluster: &Cluster, secrets: &[KindSecrets]) {
+    if secrets.iter().all(KindSecrets::is_empty) {
+        return;
     }
+    let what = match cluster.boot.secrets.value {
+        SecretsVia::Token => {
+            "nodeforge hands out no tokens yet: a node wants `nodeforge.token=` on its kernel line, \
+             and a server for secret/ that knows it"
+        }
+        SecretsVia::Media => {
+            "copy secret/NODE.tar.gz to a filesystem labelled OEMDRV of each node, as \
+             nodeforge-secrets.tar.gz.ks"
+        }
+        SecretsVia::Embedded => {
+            "the kickstarts are secrets themselves, in secret/: whoever can fetch them has the keys"
+        }
+    };
+    eprintln!("note: {what} (docs/rollout.md, \"Secrets\")");
 }
 
 fn print_json(built: &Built) -> Result<()> {

@@ -695,7 +695,10 @@ fn another_user_can_read_what_is_public_and_write_nothing() {
     let before = snapshot(&root);
     // The test's own program may lie where the other user cannot reach it.
     let program = scratch.path().join("program");
-    fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    // By a program of its own: a process that another test is just starting would inherit an
+    // open file of ours, and a program open for writing cannot be started (ETXTBSY).
+    let copied = Command::new("cp").arg(env::current_exe().unwrap()).arg(&program).status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])

@@ -200,6 +200,18 @@ impl Renderer {
         paths.filter_map(|path| root_scope(path.first()?)).max().unwrap_or(Scope::Cluster)
     }
 
+    /// Whether anything that is rendered by kind or by node mentions `path`, what it stands
+    /// in, or what stands in it; conditions of whole overlays count too.
+    pub fn is_mentioned_by_nodes(&self, path: &[&str]) -> bool {
+        let touches = |mentioned: &[String]| mentioned.iter().zip(path).all(|(a, b)| a == b);
+        self.overlays.values().any(|overlay| {
+            let narrow = parts(overlay).filter(|part| self.scope(overlay, *part) > Scope::Cluster);
+            let mentioned = narrow.flat_map(|part| self.paths(&overlay.name, part));
+            let conditions = overlay.when.iter().map(|condition| condition.path.clone());
+            mentioned.chain(conditions).any(|mentioned| touches(&mentioned))
+        })
+    }
+
     /// Every path that `part` mentions, in templates and conditions.
     fn paths(&self, overlay: &str, part: Part<'_>) -> Vec<Vec<String>> {
         let mut paths: Vec<Vec<String>> = part.when().iter().map(|c| c.path.clone()).collect();

@@ -33,9 +33,16 @@ pub struct Prepared<'a> {
     templates: Templates,
     /// Where the text of each of those templates is.
     sources: BTreeMap<String, SourceId>,
+    /// Of the whole cluster.
     values: Values,
+    /// The same without what grows with the cluster and no kind or node asks for: a copy for
+    /// each kind stays small.
+    shared_values: Values,
     kinds: Vec<PreparedKind<'a>>,
 }
+
+/// What of the cluster's values grows with the number of nodes.
+const GROWING: [&[&str]; 3] = [&["hosts"], &["roles"], &["daos", "control_yaml"]];
 
 /// What nodes of a kind share.
 struct PreparedKind<'a> {
@@ -90,8 +97,15 @@ pub fn prepare<'a>(
         return None;
     }
     let values = Values::of(&ClusterContext::of(cluster, daos::control_yaml(cluster)));
+    let mut shared_values = values.clone();
+    for path in GROWING {
+        if !overlays.is_mentioned_by_nodes(path) {
+            shared_values.remove(path);
+        }
+    }
     let mut prepared = Prepared {
         cluster,
+        shared_values,
         overlays,
         templates,
         sources: template_sources,
@@ -138,7 +152,7 @@ impl<'a> Prepared<'a> {
         let own_uses: Vec<OverlayUse<'a>> =
             own.map(|overlay| OverlayUse { overlay: &overlay.value, role: OWN }).collect();
         let all: Vec<OverlayUse<'a>> = uses.iter().chain(&own_uses).copied().collect();
-        let mut values = self.values.clone();
+        let mut values = self.shared_values.clone();
         values.set(&KindContext::of(self.cluster, kind, self.overlays.owner_lines(&all)));
         let mut prepared = PreparedKind {
             server_yaml: kind.is_server().then(|| ServerYaml::of_kind(self.cluster, kind)),
@@ -162,7 +176,12 @@ impl<'a> Prepared<'a> {
     }
 
     fn kind_tree(&self, kind: &mut PreparedKind<'_>) -> Result<FileTree, Vec<Diagnostic>> {
-        let mut tree = self.overlays.render(&kind.own_uses, Scope::Cluster, &mut kind.values)?;
+        let mut tree = match kind.own_uses.is_empty() {
+            true => FileTree::default(),
+            false => {
+                self.overlays.render(&kind.own_uses, Scope::Cluster, &mut self.values.clone())?
+            }
+        };
         let own = self.overlays.render(&kind.uses, Scope::Kind, &mut kind.values)?;
         tree.overlay(&own)
             .map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;

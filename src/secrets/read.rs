@@ -90,7 +90,7 @@ fn from_env(reference: &SecretRef, name: &str) -> Result<ReadSecret, SecretError
 fn from_command(reference: &SecretRef, words: &[String]) -> Result<ReadSecret, SecretError> {
     let (program, arguments) =
         words.split_first().ok_or_else(|| SecretError::Empty(reference.clone()))?;
-    let output = tool::output_of(program, arguments)
+    let output = tool::short_output_of(program, arguments, MAX_BYTES)
         .map_err(|fault| SecretError::Run(reference.clone(), fault))?;
     Ok(ReadSecret { text: text_of(reference, Zeroizing::new(output))?, warning: None })
 }

@@ -154,6 +154,21 @@ impl Values {
         roots.extend(fields);
     }
 
+    /// Takes out what stands under a path of names; templates that mention it fail then.
+    pub fn remove(&mut self, path: &[&str]) {
+        let Some((name, above)) = path.split_last() else { return };
+        let mut value = self.0.data_mut();
+        for step in above {
+            match value.get_mut(step) {
+                Some(inner) => value = inner,
+                None => return,
+            }
+        }
+        if let Value::Object(fields) = value {
+            fields.remove(*name);
+        }
+    }
+
     /// Puts one root in the place of what was there.
     pub fn set_root(&mut self, name: &str, value: Value) {
         if let Value::Object(roots) = self.0.data_mut() {
