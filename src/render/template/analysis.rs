@@ -122,7 +122,7 @@ fn known_keys(key: &str, table: &serde_json::Map<String, Value>) -> String {
     let keys = || table.keys().map(String::as_str);
     match did_you_mean(key, keys()) {
         Some(similar) => format!("did you mean `{similar}`?"),
-        None if table.is_empty() => "nothing is defined here".into(),
+        None if table.is_empty() => "define it in the cluster file, or leave it out here".into(),
         None => format!("known here: {}", keys().collect::<Vec<_>>().join(", ")),
     }
 }
