@@ -55,18 +55,22 @@ const MAX_BYTES: u64 = 64 << 20;
 
 /// The text of a file, which must be UTF-8.
 fn read_text(path: &Path) -> io::Result<String> {
-    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text.to_owned());
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     let file = File::open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_char_device() || kind.is_block_device() {
-        return Err(invalid("it is a device"));
+        return Err(invalid("it is a device".to_owned()));
     }
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(invalid("the file is larger than 64 MiB"));
+        return Err(invalid("the file is larger than 64 MiB".to_owned()));
     }
-    String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8 text"))
+    String::from_utf8(bytes).map_err(|fault| {
+        let before = &fault.as_bytes()[..fault.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        invalid(format!("line {line} is not UTF-8 text"))
+    })
 }
 
 impl Source {

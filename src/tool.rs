@@ -1,7 +1,7 @@
 //! External programs: run with a list of arguments, never through a shell.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,13 +19,20 @@ pub fn output_of<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<Vec<
         .output()
         .with_context(|| format!("starting {program}"))?;
     if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let tail: Vec<&str> = stderr.lines().rev().take(5).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        bail!("{program}: {}: {}", output.status, tail.join(" | "));
+        bail!("{program}: {}: {}", output.status, tail(&output.stderr));
     }
     Ok(output.stdout)
 }
+
+/// The last lines of what a program said, in one line.
+fn tail(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join(" | ")
+}
+
+/// As much of standard error as is looked at for its last lines.
+const MAX_STDERR: u64 = 64 << 10;
 
 /// Runs `program` like [`output_of`], but takes no more than `max_bytes` of what it prints.
 ///
@@ -37,10 +44,14 @@ pub fn short_output_of<S: AsRef<OsStr>>(
     arguments: &[S],
     max_bytes: u64,
 ) -> Result<Vec<u8>> {
+    // A file, as a pipe nobody reads meanwhile would stop the program.
+    let mut said = tempfile::tempfile().context("making a temporary file")?;
+    let stderr = said.try_clone().context("making a temporary file")?;
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(stderr)
         .spawn()
         .with_context(|| format!("starting {program}"))?;
     let mut printed = Vec::new();
@@ -54,6 +65,10 @@ pub fn short_output_of<S: AsRef<OsStr>>(
     let status = child.wait().with_context(|| format!("waiting for {program}"))?;
     read.with_context(|| format!("reading what {program} prints"))?;
     ensure!(!is_too_long, "{program} prints more than {max_bytes} bytes");
-    ensure!(status.success(), "{program}: {status}");
+    if !status.success() {
+        let mut stderr = Vec::new();
+        said.rewind().and_then(|()| said.take(MAX_STDERR).read_to_end(&mut stderr))?;
+        bail!("{program}: {status}: {}", tail(&stderr));
+    }
     Ok(printed)
 }

@@ -360,3 +360,65 @@ fn secrets_stand_nowhere_but_in_the_secret_folder() {
         assert!(!bytes.windows(needle.len()).any(|window| window == needle), "{path}");
     }
 }
+
+#[test]
+fn devices_and_links_out_of_a_site_are_refused() {
+    let lab = lab();
+    replace(lab.path(), "format = 1", "format = 1\ninclude = [\"/dev/zero\"]");
+    let (code, said) = failed(lab.path(), &["check", "lab3.toml"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("error[NF109]: /dev/zero cannot be read: it is a device"), "{said}");
+
+    let site = support::scratch();
+    support::write(site.path(), "overlays/motd/overlay.toml", "description = \"A greeting\"\n");
+    fs::create_dir(site.path().join("overlays/motd/rootfs")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", site.path().join("overlays/motd/rootfs/x")).unwrap();
+    let arguments = ["check", "examples/lab3.toml", "--site", site.path().to_str().unwrap()];
+    let (code, said) = failed(repository(), &arguments);
+    assert_eq!(code, 1);
+    assert!(said.contains("is a link to /etc/passwd, outside the site folder"), "{said}");
+}
+
+#[test]
+fn a_role_of_another_name_is_what_its_profile_makes_it() {
+    let lab = lab();
+    replace(lab.path(), "[role.server]", "[role.store]\nprofile = \"server\"");
+    replace(lab.path(), "role.server.engine", "role.store.engine");
+    replace(lab.path(), "\"server\"]", "\"store\"]");
+    printed(lab.path(), &["build", "lab3.toml"]);
+    let yaml = printed(lab.path(), &["show", "lab3.toml", "node1", "/etc/daos/daos_server.yml"]);
+    assert!(yaml.contains("targets: 1"), "{yaml}");
+    let control =
+        printed(lab.path(), &["show", "lab3.toml", "node0", "/etc/daos/daos_control.yml"]);
+    assert!(control.contains("hostlist:\n- node0\n- node1\n"), "{control}");
+}
+
+/// Every URL and path in the menus leads to a file of the build, in each way that overlay and
+/// secrets can travel; only the installer's images are pending.
+#[test]
+fn boot_menus_name_only_files_that_are_built() {
+    for overlay in ["http", "media", "embedded"] {
+        for secrets in ["token", "media", "embedded"] {
+            let lab = lab();
+            let set = format!("overlay = \"{overlay}\"\nsecrets = \"{secrets}\" #");
+            replace(lab.path(), "overlay = \"embedded\"", &set);
+            replace(lab.path(), "secrets = \"token\"", "#");
+            printed(lab.path(), &["build", "lab3.toml"]);
+            let current = lab.path().join("out/current");
+            let menus =
+                support::files_below(&current.join("pxe"), |path| path.contains("52-54-00"));
+            assert_eq!(menus.len(), 9);
+            for menu in menus {
+                let text = fs::read_to_string(current.join("pxe").join(&menu)).unwrap();
+                let names = text
+                    .split(|c: char| c.is_whitespace() || c == ',')
+                    .filter_map(|word| word.split("192.168.3.1:8080").nth(1))
+                    .map(|path| path.trim_start_matches(')').trim_start_matches('/'))
+                    .filter(|path| !path.starts_with("pxe/images/"));
+                for name in names {
+                    assert!(current.join(name).is_file(), "{overlay} {secrets} {menu}: {name}");
+                }
+            }
+        }
+    }
+}

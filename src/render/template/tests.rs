@@ -71,7 +71,7 @@ fn what_has_no_text_is_an_error_at_its_place() {
 #[test]
 fn what_is_outside_the_language_is_refused_when_it_is_added() {
     for (text, expected) in [
-        ("a\n{{#if x}}", "t:2:1: this is no template"),
+        ("a\n{{#if x}}", "t:2:10: this is no template"),
         ("{{#if x}}{{/each}}", "t:1:10: `{{#if}}` is closed by `{{/each}}`"),
         (
             "{{lookup x y}}",
