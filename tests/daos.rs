@@ -281,9 +281,23 @@ fn strings_that_look_like_something_else_stay_strings() {
     assert_eq!(read_by_pyyaml(&files), configs, "from:\n{}", files[0]);
 }
 
+/// What holds an engine's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Storage {
+    /// Class ram, with its metadata on SSD: every bdev tier has roles.
+    MetadataOnSsd,
+    /// Class dcpm.
+    Pmem,
+    /// Class ram and nothing that lasts.
+    Ephemeral,
+}
+
 /// A cluster of the matrix, as a cluster file over base/metal.toml.
+#[derive(Debug)]
 struct Combination {
-    class: &'static str,
+    storage: Storage,
+    bdev: &'static str,
+    /// Of block devices with Metadata-on-SSD, else with the scm tier.
     n_tiers: usize,
     n_engines: usize,
     provider: &'static str,
@@ -292,17 +306,25 @@ struct Combination {
 }
 
 impl Combination {
-    /// Three classes × one to three tiers × one or two engines × three providers × insecure
-    /// or certificates × two versions.
+    /// Three classes of storage × three of block devices × one to three tiers × one or two
+    /// engines × three providers × insecure or certificates × three versions.
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
-        for class in ["nvme", "file", "kdev"] {
-            for (n_tiers, n_engines) in [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)] {
+        for storage in [Storage::MetadataOnSsd, Storage::Pmem, Storage::Ephemeral] {
+            for (bdev, n_tiers) in ["nvme", "file", "kdev"]
+                .into_iter()
+                .flat_map(|bdev| [1, 2, 3].map(|n_tiers| (bdev, n_tiers)))
+                // Without block devices their class makes no difference.
+                .filter(|(bdev, n)| storage == Storage::MetadataOnSsd || *n > 1 || *bdev == "nvme")
+            {
                 for provider in ["ofi+tcp;ofi_rxm", "ofi+verbs;ofi_rxm", "ucx+dc_x"] {
-                    for security in ["insecure", "certificates"] {
-                        for version in ["2.6.0", "2.8.0"] {
+                    for (n_engines, security) in
+                        [(1, "insecure"), (1, "certificates"), (2, "insecure"), (2, "certificates")]
+                    {
+                        for version in VERSIONS {
                             all.push(Self {
-                                class,
+                                storage,
+                                bdev,
                                 n_tiers,
                                 n_engines,
                                 provider,
@@ -315,6 +337,19 @@ impl Combination {
             }
         }
         all
+    }
+
+    /// How many tiers of block devices an engine has.
+    fn n_bdev_tiers(&self) -> usize {
+        match self.storage {
+            Storage::MetadataOnSsd => self.n_tiers,
+            Storage::Pmem | Storage::Ephemeral => self.n_tiers - 1,
+        }
+    }
+
+    /// Without roles DAOS takes one tier of block devices and refuses a second (315).
+    fn is_refused(&self) -> bool {
+        self.storage != Storage::MetadataOnSsd && self.n_bdev_tiers() > 1
     }
 
     fn cluster_file(&self) -> String {
@@ -331,40 +366,47 @@ impl Combination {
     }
 
     fn engine(&self, at: usize) -> String {
-        let roles: &[&str] = match self.n_tiers {
+        let roles: &[&str] = match self.n_bdev_tiers() {
+            0 => &[],
             1 => &[r#""wal", "meta", "data""#],
             2 => &[r#""wal""#, r#""data", "meta""#],
             _ => &[r#""wal""#, r#""meta""#, r#""data""#],
         };
         let tiers = roles.iter().enumerate().map(|(tier, roles)| {
-            let (device, size) = match self.class {
+            let (device, size) = match self.bdev {
                 "nvme" => (format!("0000:{:02x}:00.0", 0x17 + 16 * at + tier), ""),
-                "file" => (format!("/var/daos/engine{at}-{tier}"), "size = \"4GiB\", "),
+                "file" => (format!("/var/daos/engine{at}-{tier}"), ", size = \"4GiB\""),
                 _ => (format!("/dev/disk/by-id/e{at}t{tier}"), ""),
             };
-            let class = self.class;
-            format!(
-                "  {{ class = \"{class}\", list = [\"{device}\"], {size}roles = [{roles}] }},\n"
-            )
+            let roles = match self.storage {
+                Storage::MetadataOnSsd => format!(", roles = [{roles}]"),
+                Storage::Pmem | Storage::Ephemeral => String::new(),
+            };
+            let class = self.bdev;
+            format!("  {{ class = \"{class}\", list = [\"{device}\"]{size}{roles} }},\n")
         });
+        let scm = match self.storage {
+            Storage::Pmem => format!("class = \"dcpm\", list = [\"/dev/pmem{at}\"]"),
+            Storage::MetadataOnSsd | Storage::Ephemeral => {
+                "class = \"ram\", size = \"auto\"".to_owned()
+            }
+        };
         format!(
             "[[role.server.engine]]\nnuma = {at}\nfabric = \"fab{at}\"\ntargets = 4\n\
-             scm = {{ class = \"ram\", size = \"auto\" }}\nbdev = [\n{}]\n",
+             scm = {{ {scm} }}\nbdev = [\n{}]\n",
             tiers.collect::<String>()
         )
     }
 }
 
-/// The keys of the three files by DAOS's documentation: `!` marks those without which a
-/// server of the matrix does not start.
+const VERSIONS: [&str; 3] = ["2.6.0", "2.6.5", "2.8.0"];
+
+/// The keys of the three files by DAOS's documentation for the version (`utils/config/` and
+/// the types that read them at its tag): `!` marks those without which a server of the matrix
+/// does not start.
 fn schema(version: &str) -> Value {
-    let (replicas, hotplug) = match version {
-        "2.8.0" => ("mgmt_svc_replicas", "disable_hotplug"),
-        _ => ("access_points", "enable_hotplug"),
-    };
-    let text = fs::read_to_string(folder("tests/corpus/daos/keys.json")).unwrap();
-    let text = text.replace("$REPLICAS", replicas).replace("$HOTPLUG", hotplug);
-    serde_json::from_str(&text).unwrap()
+    let path = folder("tests/corpus/daos/keys").join(format!("{version}.json"));
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// What is wrong with `value` by `schema`, each with its path.
@@ -399,15 +441,24 @@ fn faults(value: &Value, schema: &Value, path: &str) -> Vec<String> {
 
 #[test]
 fn every_combination_gives_files_that_parse_strictly_and_agree() {
-    let combinations = Combination::all();
+    let (refused, combinations): (Vec<Combination>, Vec<Combination>) =
+        Combination::all().into_iter().partition(Combination::is_refused);
     let folder = tempfile::tempdir().unwrap();
-    let mut texts = Vec::new();
-    for (at, combination) in combinations.iter().enumerate() {
-        let path = folder.path().join(format!("{at}.toml"));
+    let path = folder.path().join("cluster.toml");
+    let problems_of = |combination: &Combination| {
         fs::write(&path, combination.cluster_file()).unwrap();
         let (cluster, _, problems) = check(&path);
-        let messages: Vec<&String> = problems.iter().map(|problem| &problem.message).collect();
-        assert!(messages.is_empty(), "{messages:?} from\n{}", combination.cluster_file());
+        let codes: BTreeSet<String> =
+            problems.iter().map(|problem| problem.code.to_string()).collect();
+        (cluster, codes.into_iter().collect::<Vec<_>>())
+    };
+    for combination in &refused {
+        assert_eq!(problems_of(combination).1, ["DAOS-315"], "of {combination:?}");
+    }
+    let mut texts = Vec::new();
+    for combination in &combinations {
+        let (cluster, codes) = problems_of(combination);
+        assert_eq!(codes, [""; 0], "from\n{}", combination.cluster_file());
         let cluster = cluster.unwrap();
         let (kind, node) = kind_with(&cluster, "server");
         texts.push(daos::server_yaml(&cluster, kind, node));
@@ -415,18 +466,53 @@ fn every_combination_gives_files_that_parse_strictly_and_agree() {
         texts.push(daos::control_yaml(&cluster));
     }
     let files = read_by_pyyaml(&texts);
-    assert_eq!(files.len(), 3 * 3 * 3 * 2 * 3 * 2 * 2);
+    assert_eq!(files.len(), (9 + 4 + 4) * 3 * 4 * 3 * 3);
+    assert_eq!(refused.len(), (3 + 3) * 3 * 4 * 3);
+    let schemas = VERSIONS.map(schema);
     for ((combination, files), texts) in
         combinations.iter().zip(files.chunks(3)).zip(texts.chunks(3))
     {
         let [server, agent, control] = files else { panic!("three files each") };
+        let at = VERSIONS.iter().position(|version| *version == combination.version).unwrap();
         for (name, file) in
             [("daos_server.yml", server), ("daos_agent.yml", agent), ("daos_control.yml", control)]
         {
-            let found = faults(file, &schema(combination.version)[name], name);
+            let found = faults(file, &schemas[at][name], name);
             assert!(found.is_empty(), "{found:?} in\n{}", texts.join("\n"));
         }
         assert_agree(combination, server, agent, control);
+        assert_tiers(combination, server);
+    }
+}
+
+/// Each class of storage has its keys and none of the others'.
+fn assert_tiers(combination: &Combination, server: &Value) {
+    let has_roles = combination.storage == Storage::MetadataOnSsd;
+    assert_eq!(server.get("control_metadata").is_some(), has_roles, "{combination:?}");
+    for engine in server["engines"].as_array().unwrap() {
+        let (scm, bdevs) = engine["storage"].as_array().unwrap().split_first().unwrap();
+        let keys = |tier: &Value| tier.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        match combination.storage {
+            Storage::Pmem => assert_eq!(keys(scm), ["class", "scm_list", "scm_mount"]),
+            _ => assert_eq!(keys(scm), ["class", "scm_mount", "scm_size"]),
+        }
+        assert_eq!(scm["class"], if combination.storage == Storage::Pmem { "dcpm" } else { "ram" });
+        let mut expected = vec!["bdev_list", "bdev_roles", "bdev_size", "class"];
+        expected.retain(|key| match *key {
+            "bdev_roles" => has_roles,
+            "bdev_size" => combination.bdev == "file",
+            _ => true,
+        });
+        let mut roles: Vec<&str> = Vec::new();
+        for bdev in bdevs {
+            assert_eq!(keys(bdev), expected, "{combination:?}");
+            assert_eq!(bdev["class"], combination.bdev);
+            let of_tier = bdev.get("bdev_roles").and_then(Value::as_array);
+            roles.extend(of_tier.into_iter().flatten().map(|role| role.as_str().unwrap()));
+        }
+        roles.sort();
+        let all: &[&str] = if has_roles { &["data", "meta", "wal"] } else { &[] };
+        assert_eq!(roles, all, "each role on one tier: {combination:?}");
     }
 }
 
@@ -448,8 +534,9 @@ fn the_schema_of_the_matrix_finds_unknown_missing_and_mistyped_keys() {
 
 fn assert_agree(combination: &Combination, server: &Value, agent: &Value, control: &Value) {
     let points = ["srv1", "srv2", "srv3"];
-    let replicas = server.get("access_points").or_else(|| server.get("mgmt_svc_replicas"));
-    assert_eq!(replicas, Some(&json!(points)));
+    let replicas =
+        if combination.version == "2.8.0" { "mgmt_svc_replicas" } else { "access_points" };
+    assert_eq!(server[replicas], json!(points));
     assert_eq!(agent["access_points"], json!(points));
     assert_eq!(control["hostlist"], json!(["srv1", "srv2", "srv3", "srv4", "srv5", "srv6"]));
     let is_insecure = combination.security == "insecure";
@@ -468,7 +555,8 @@ fn assert_agree(combination: &Combination, server: &Value, agent: &Value, contro
     assert_eq!(engines.len(), combination.n_engines);
     let devices = |numa: usize| &agent["fabric_ifaces"][numa]["devices"][0];
     for (numa, engine) in engines.iter().enumerate() {
-        assert_eq!(engine["storage"].as_array().unwrap().len(), 1 + combination.n_tiers);
+        let n_tiers = engine["storage"].as_array().unwrap().len();
+        assert_eq!(n_tiers, 1 + combination.n_bdev_tiers());
         assert_eq!(engine["pinned_numa_node"], numa);
         assert_eq!(agent["fabric_ifaces"][numa]["numa_node"], numa);
         assert_eq!(engine["fabric_iface"], devices(numa)["iface"]);
@@ -515,4 +603,153 @@ fn the_plan_of_lab3_counts_its_files() {
         last,
         "cluster: 2 servers, 2 engines, 2 targets, 8 GiB of RAM disks, 32 GiB in files"
     );
+}
+
+/// The cluster of base/metal.toml with `more` above it.
+fn metal_with(more: &str) -> Cluster {
+    let folder_of_file = tempfile::tempdir().unwrap();
+    let path = folder_of_file.path().join("cluster.toml");
+    let base = folder("tests/corpus/daos/base/metal.toml");
+    fs::write(&path, format!("format = 1\ninclude = [\"{}\"]\n{more}", base.display())).unwrap();
+    let (cluster, _, problems) = check(&path);
+    let errors: Vec<&Diagnostic> = problems.iter().filter(|problem| problem.is_error()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    cluster.unwrap()
+}
+
+/// `what: old -> new (nodes)` for each immutable value that differs.
+fn changes(old: &Cluster, new: &Cluster) -> Vec<String> {
+    let told = |value: &Option<Value>| value.as_ref().map_or("nothing".into(), Value::to_string);
+    let changes = daos::immutable::changes(old, new);
+    let line = |change: &daos::immutable::Change| {
+        let nodes = nodeforge::range::fold(&change.nodes);
+        format!("{}: {} -> {} ({nodes})", change.what, told(&change.old), told(&change.new))
+    };
+    changes.iter().map(line).collect()
+}
+
+#[test]
+fn what_format_fixes_is_told_with_the_nodes_it_changes_on() {
+    let old = metal_with("");
+    let engines = |targets: u32, numa1: &str| {
+        let engine = |numa: u32, from: &str| {
+            format!(
+                "[[role.server.engine]]\nnuma = {numa}\nfabric = \"fab{numa}\"\ntargets = {targets}\n\
+                 scm = {{ class = \"ram\", size = \"auto\" }}\n\
+                 bdev = [{{ class = \"nvme\", {from}, wal_meta = 1 }}]\n"
+            )
+        };
+        engine(0, "from = \"nvme.numa0\"") + &engine(1, numa1)
+    };
+    for (more, expected) in [
+        (String::new(), vec![]),
+        // What may change: the log, the provider, the version.
+        (
+            "[daos]\nversion = \"2.8.0\"\ncontrol_log_mask = \"DEBUG\"\nprovider = \"ucx+dc_x\"\n"
+                .into(),
+            vec![],
+        ),
+        (
+            "[daos]\naccess_points = [\"srv2\", \"srv1\", \"srv3\"]\nsystem_name = \"daos2\"\n"
+                .into(),
+            vec![
+                r#"access_points: ["srv1","srv2","srv3"] -> ["srv2","srv1","srv3"] (srv[1-6])"#,
+                r#"name: "daos_server" -> "daos2" (srv[1-6])"#,
+            ],
+        ),
+        (
+            engines(12, "from = \"nvme.numa1\""),
+            vec![
+                "engines[0].nr_xs_helpers: 4 -> 3 (srv[1-6])",
+                "engines[0].targets: 16 -> 12 (srv[1-6])",
+                "engines[1].nr_xs_helpers: 4 -> 3 (srv[1-6])",
+                "engines[1].targets: 16 -> 12 (srv[1-6])",
+            ],
+        ),
+        (
+            "[node.srv4]\nnvme.numa1 = [\"0000:c1:00.0\", \"0000:c9:00.0\"]\n".into(),
+            vec![
+                r#"engines[1].storage[2].bdev_list: ["0000:c2:00.0","0000:c3:00.0","0000:c4:00.0","0000:c5:00.0"] -> ["0000:c9:00.0"] (srv4)"#,
+            ],
+        ),
+        (
+            "[daos]\nfault_path = \"/{name}\"\n[node.srv4]\nserial = \"X\"\n".into(),
+            vec![
+                r#"fault_path: "/r1/srv1" -> "/srv1" (srv1)"#,
+                r#"fault_path: "/r1/srv2" -> "/srv2" (srv2)"#,
+                r#"fault_path: "/r1/srv3" -> "/srv3" (srv3)"#,
+                r#"fault_path: "/r2/srv4" -> "/srv4" (srv4)"#,
+                r#"fault_path: "/r2/srv5" -> "/srv5" (srv5)"#,
+                r#"fault_path: "/r2/srv6" -> "/srv6" (srv6)"#,
+            ],
+        ),
+        (
+            "[daos]\ncontrol_metadata.path = \"/srv/daos\"\n".into(),
+            vec![r#"control_metadata.path: "/var/lib/daos" -> "/srv/daos" (srv[1-6])"#],
+        ),
+    ] {
+        assert_eq!(changes(&old, &metal_with(&more)), expected, "of {more}");
+    }
+}
+
+/// What the example is kept for, and that it builds all the same where the file says so.
+#[test]
+fn the_cluster_as_blogged_builds_where_its_errors_are_allowed() {
+    let scratch = crate::support::scratch();
+    let text = fs::read_to_string(folder("examples/lab3-as-blogged.toml")).unwrap();
+    let (head, rest) = text.split_once("\nformat = 1\n").unwrap();
+    let allowed = format!("{head}\nformat = 1\nallow = [\"DAOS-214\", \"DAOS-706\"]\n{rest}");
+    crate::support::write(scratch.path(), "cluster.toml", allowed);
+    let output = std::process::Command::new(crate::examples::nodeforge())
+        .args(["build", "cluster.toml", "-o", "out"])
+        .current_dir(scratch.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    let heads = |start: &str| said.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!((heads("allowed[DAOS-706]"), heads("allowed[DAOS-214]"), heads("error")), (1, 1, 0));
+    for expected in [
+        "warning[NF505]: AlmaLinux 8.9 is not on the support matrix of DAOS 2.6.0",
+        "warning[NF520]: /var/tmp/daos-bdev lies where files are swept after 30 days",
+        "warning[NF525]: FI_SOCKETS_MAX_CONN_RETRY has no effect with `ofi+tcp;ofi_rxm`",
+        "warning[NF525]: FI_SOCKETS_CONN_TIMEOUT has no effect with `ofi+tcp;ofi_rxm`",
+        "warning[NF526]: the signatures of DAOS's packages are not checked",
+        "1024 hugepages of 2 MiB = 2 GiB, + 16 GiB system_ram_reserved, + 1 engine × (1 GiB reserve + 4 GiB scm) = 23 GiB",
+    ] {
+        assert!(said.contains(expected), "{expected:?} is missing: {said}");
+    }
+    let manifest = fs::read_to_string(scratch.path().join("out/current/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["allowed"], json!(["DAOS-214", "DAOS-706"]));
+}
+
+/// A default that a rule works out is shown as what the node gets.
+#[test]
+fn why_shows_the_value_of_a_default_and_what_a_list_of_ssds_is() {
+    let why = |file: &str, node: &str, key: &str| {
+        let printed = crate::examples::printed(&folder("."), &["why", file, node, key]);
+        printed.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (key, value) in [
+        ("daos.system_ram_reserved", "\"16GiB\""),
+        ("daos.nr_hugepages", "13312"),
+        ("daos.system_name", "\"daos_server\""),
+        ("daos.port", "10001"),
+        ("daos.repo.baseurl", "\"https://packages.daos.io/v2.6.0/EL8/packages/x86_64/\""),
+        (
+            "mem_total",
+            "1006.2 GiB (estimated: 1024 GiB of memory less 17.7 GiB for the kernel and crashkernel)",
+        ),
+        ("hw.disk_boot", "\"exit\""),
+        ("nic.fab0.boot", "false"),
+    ] {
+        let lines = why("examples/titan.toml", "srv001", key);
+        assert_eq!(
+            lines[..2],
+            [format!("{key} = {value}"), "  by default; nothing sets it".into()]
+        );
+    }
+    let lines = why("examples/titan.toml", "srv001", "nvme.numa0");
+    assert_eq!(lines.last().unwrap(), "  Data SSDs by PCI address, in lists that engines name.");
 }

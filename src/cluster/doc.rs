@@ -1,6 +1,6 @@
 //! The cluster as written: every file that has a say, parsed, nothing checked across them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::cluster::schema::CLUSTER_FILE;
@@ -48,6 +48,16 @@ impl ClusterDoc {
         self.lacks_files || self.documents.iter().any(|document| document.is_partial)
     }
 
+    /// The place of every single value that is written somewhere: no tables, and of arrays
+    /// the items too.
+    pub fn values(&self) -> BTreeSet<Span> {
+        let mut spans = BTreeSet::new();
+        for document in &self.documents {
+            collect_values(document.table.values(), &mut spans);
+        }
+        spans
+    }
+
     /// The document the user named.
     ///
     /// # Panics
@@ -55,6 +65,23 @@ impl ClusterDoc {
     /// If no document was added.
     pub fn main(&self) -> &Document {
         self.documents.last().expect("a cluster has at least the file that was named")
+    }
+}
+
+fn collect_values<'a>(items: impl Iterator<Item = &'a Item>, spans: &mut BTreeSet<Span>) {
+    for item in items {
+        match &item.value {
+            Value::Table(table) => collect_values(table.values(), spans),
+            Value::Array(inner) => {
+                if inner.iter().all(|item| item.table().is_none()) {
+                    spans.insert(item.span);
+                }
+                collect_values(inner.iter(), spans);
+            }
+            _ => {
+                spans.insert(item.span);
+            }
+        }
     }
 }
 

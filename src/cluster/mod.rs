@@ -13,5 +13,5 @@ mod secret_ref;
 mod text;
 
 pub use model::*;
-pub use resolve::{Rule, Said, Why, WhyError, why};
+pub use resolve::{Resolved, Rule, Said, Why, WhyError, why};
 pub use secret_ref::{SecretRef, SecretRefError};

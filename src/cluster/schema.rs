@@ -86,7 +86,7 @@ pub const CLUSTER_FILE: &[Key] = &[
         "repo",
         Shape::Map(&Shape::Table(REPO)),
         "{ mlnx_ofed = { baseurl = \"http://…/\" } }",
-        "Further package repositories by id. A repository whose id begins with `mlnx_ofed` counts as MLNX_OFED, which ofi+verbs needs.",
+        "Further package repositories by id. One whose id or URL holds `mlnx`, `ofed` or `doca` counts as MLNX_OFED, which ofi+verbs needs; of its ISO or archive, name the folder RPMS/.",
     ),
     required("hw", Shape::Map(&Shape::Table(HW)), "{ vm = { … } }", "What a box is, by name."),
     optional(
@@ -247,7 +247,7 @@ const DAOS: &[Key] = &[
     defaulted(
         "system_ram_reserved",
         Shape::Size,
-        "16GiB",
+        "16GiB, from DAOS 2.8 on 64GiB",
         "\"1GiB\"",
         "Memory DAOS leaves to the system; whole GiB.",
     ),

@@ -26,8 +26,17 @@ pub fn explain(args: &ExplainArgs) -> Result<Outcome> {
             None => bail!("there is no code `{code}`; `nodeforge explain` lists all"),
         }
     };
-    writeln!(out, "{explanation}")?;
+    writeln!(out, "{}", explanation.wrapped(width()))?;
     Ok(Outcome::Done)
+}
+
+/// The width of the terminal, 80 where there is none; wider lines than 100 are hard to read.
+fn width() -> usize {
+    let columns = rustix::termios::tcgetwinsize(std::io::stdout()).map(|size| size.ws_col);
+    match columns {
+        Ok(columns) if columns > 0 => usize::from(columns).clamp(40, 100),
+        _ => 80,
+    }
 }
 
 /// Prints the sums of each kind of node, and who formats.

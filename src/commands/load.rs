@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, anyhow, bail};
 
 use crate::cli::ClusterArgs;
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, Resolved};
 use crate::commands::report;
 use crate::daos;
 use crate::diag::{Color, Diagnostic, Problems};
@@ -37,10 +37,17 @@ pub fn resolved(args: &ClusterArgs, color: Color) -> Result<Option<Loaded>> {
 pub fn read(args: &ClusterArgs) -> Result<(Source, Option<Cluster>, Problems)> {
     let mut source = source::read(&args.cluster, args.site.as_deref())?;
     let mut problems = std::mem::take(&mut source.problems);
-    let cluster = Cluster::resolve(&source.doc, &source.map, &mut problems);
-    if let Some(cluster) = &cluster {
-        daos::rules::check(cluster, &mut problems);
-    }
+    let cluster = match Cluster::resolve_as_far(&source.doc, &source.map, &mut problems) {
+        Resolved::Whole(cluster) => {
+            daos::rules::check(&cluster, &mut problems);
+            Some(*cluster)
+        }
+        Resolved::Partly(cluster) => {
+            daos::rules::check_partly(&cluster, &source.doc.values(), &mut problems);
+            None
+        }
+        Resolved::Nothing => None,
+    };
     Ok((source, cluster, problems))
 }
 

@@ -5,8 +5,9 @@ use std::io::Write;
 use anyhow::Result;
 
 use crate::cli::WhyArgs;
-use crate::cluster::{self, Cluster, Rule, Why, WhyError};
+use crate::cluster::{self, Cluster, DiskBoot, Rule, Why, WhyError};
 use crate::commands::{Outcome, load};
+use crate::daos::memory::{self, Demand};
 use crate::diag::{Color, SourceMap};
 use crate::range::NodeName;
 
@@ -19,7 +20,10 @@ pub fn run(args: &WhyArgs, color: Color) -> Result<Outcome> {
         Err(fault) => return Err(fault.into()),
     };
     let mut out = std::io::stdout().lock();
-    let value = computed(&loaded.cluster, &node, &args.key).unwrap_or_else(|| why.value.clone());
+    let by_default = || worked_out(&loaded.cluster, &node, &args.key);
+    let value = computed(&loaded.cluster, &node, &args.key)
+        .or_else(|| why.said.is_empty().then(by_default).flatten())
+        .unwrap_or_else(|| why.value.clone());
     writeln!(out, "{} = {value}", args.key)?;
     print_history(&why, &loaded.source.map, &mut out)?;
     if !why.doc.is_empty() {
@@ -41,6 +45,43 @@ fn print_history(why: &Why, sources: &SourceMap, out: &mut impl Write) -> Result
         writeln!(out, "  {verb:<7} {}  {} = {}", said.by, sources.place(said.span), said.value)?;
     }
     Ok(())
+}
+
+/// What a rule makes of a default that is not one value for all: of nothing said, what the
+/// node gets.
+fn worked_out(cluster: &Cluster, node: &NodeName, key: &str) -> Option<String> {
+    let node = cluster.node(node.as_str())?;
+    let kind = cluster.kind_of(node);
+    let (daos, hw) = (&cluster.daos, &kind.hw);
+    let quoted = |text: &str| Some(format!("\"{text}\""));
+    match key.strip_prefix("os.").or(key.strip_prefix("hw.")).unwrap_or(key) {
+        "daos.system_ram_reserved" => {
+            quoted(&daos.system_ram_reserved.to_string().replace(' ', ""))
+        }
+        "daos.format_by" => quoted(daos.format_by.as_ref()?.as_str()),
+        "daos.repo.baseurl" => quoted(&daos.repo.baseurl),
+        "daos.repo.module_hotfixes" => Some(daos.repo.module_hotfixes.to_string()),
+        "daos.nr_hugepages" if kind.is_server() => {
+            Some(Demand::of(daos, &kind.engines).nr_hugepages.to_string())
+        }
+        "mirror" => quoted(&kind.os.mirror),
+        "mem_total" => Some(memory::mem_total(hw).to_string()),
+        "disk_boot" => quoted(match hw.disk_boot {
+            DiskBoot::Exit => "exit",
+            DiskBoot::ExitFail => "exit 1",
+            DiskBoot::Sanboot => "sanboot",
+            DiskBoot::Chain => "chain",
+        }),
+        key => {
+            let (nic, field) = key.strip_prefix("nic.")?.split_once('.')?;
+            let nic = hw.nics.iter().find(|known| known.key == nic)?;
+            match field {
+                "name" => quoted(&nic.name),
+                "boot" => Some(nic.is_boot.to_string()),
+                _ => None,
+            }
+        }
+    }
 }
 
 /// What a rule or an inventory makes of a NIC's value for this node.

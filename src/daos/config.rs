@@ -293,7 +293,7 @@ fn with_header(cluster: &Cluster, file: &str, yaml: &str) -> String {
 }
 
 /// daos_server.yml without the fault path.
-fn kind_config(cluster: &Cluster, kind: &Kind) -> ServerConfig {
+pub fn kind_config(cluster: &Cluster, kind: &Kind) -> ServerConfig {
     let daos = &cluster.daos;
     let release = versions::find_or_oldest(&daos.version);
     let (access_points, mgmt_svc_replicas) = match release.replicas_key {

@@ -10,11 +10,11 @@ use crate::diag::codes::{
     self, ADDRESS_TWICE, BAD_ACCESS_POINTS, BAD_ADDRESS, BAD_CONFIG, BAD_FORMAT, BAD_HASH,
     BAD_HOST_NAME, BAD_MAC, BAD_PATH, BAD_PORT, BAD_RANGE, BAD_URL, BAD_VALUE, BDEV_COUNTS,
     BOOT_NIC, BUSID_RANGE, Code, DAOS_VERSION, DATA_DISK, DEVICE_PATH, DEVICE_TWICE, DISK_RULE,
-    EMBEDDED_TOO_LARGE, EMPTY_HOST_LIST, ENGINE_ROLES, EVEN_ACCESS_POINTS, EXPRESSION,
-    FABRIC_CLASSES, FACTS, FAULT_PATH, FAULT_PATH_AND_CALLBACK, FAULT_PATH_DEPTH, FILE_TOO_LARGE,
-    FORMAT_BY, FRACTIONAL_SIZE, GIVEN_TWICE, HELPER_COUNTS, HUGEPAGES_DISABLED, HUGEPAGES_RANGE,
-    IGNORED, INCLUDE_CYCLE, INLINE_SECRET, KERNEL_NIC_NAME, LOG_LEVEL, LOW_MEMORY, MAC_TWICE,
-    METADATA_FILESYSTEM, METADATA_NO_PATH, METADATA_WITHOUT_ROLES, MISSING, MIXED_TIERS,
+    EMBEDDED_TOO_LARGE, EMPTY_HOST_LIST, ENGINE_ROLES, ENGINE_VARIABLE, EVEN_ACCESS_POINTS,
+    EXPRESSION, FABRIC_CLASSES, FACTS, FAULT_PATH, FAULT_PATH_AND_CALLBACK, FAULT_PATH_DEPTH,
+    FILE_TOO_LARGE, FORMAT_BY, FRACTIONAL_SIZE, GIVEN_TWICE, HELPER_COUNTS, HUGEPAGES_DISABLED,
+    HUGEPAGES_RANGE, IGNORED, INCLUDE_CYCLE, INLINE_SECRET, KERNEL_NIC_NAME, LOG_LEVEL, LOW_MEMORY,
+    MAC_TWICE, METADATA_FILESYSTEM, METADATA_NO_PATH, METADATA_WITHOUT_ROLES, MISSING, MIXED_TIERS,
     NAME_TWICE, NO_ADMIN, NO_CERTIFICATES, NO_CLIENT_FABRIC, NO_DOMAIN, NO_ENGINES,
     NO_FABRIC_ADDRESS, NO_IOMMU, NO_PROVIDER, NO_RESERVED_RAM, NO_SUCH_PACKAGE, NOT_A_SERVER,
     NOT_ALLOWED, NOT_IN_SET, NUMA_IMBALANCE, NUMA_MISMATCH, OUT_OF_RANGE, OUTSIDE_SUBNET, OVERLAY,
@@ -25,10 +25,10 @@ use crate::diag::codes::{
     SERIAL_TWICE, SINGLE_ACCESS_POINT, SUPPORT_MATRIX, SURPLUS_ROWS, SWEPT_PATH, SYNTAX,
     SYSTEM_NAME, TARGET_COUNTS, TEMPLATE_SYNTAX, TEMPLATE_VALUE, TIERS_WITHOUT_ROLES,
     TOO_FEW_CORES, TOO_FEW_HUGEPAGES, TOO_MANY_HELPERS, TOO_MANY_TIERS, TRANSPARENT_HUGEPAGES,
-    UNEVEN_TARGETS, UNKNOWN_CODE, UNKNOWN_KEY, UNKNOWN_NAME, UNKNOWN_OVERLAY, UNKNOWN_PACKAGE,
-    UNKNOWN_ROLE, UNREADABLE, UNSAFE_TEXT, UNSIGNED_PACKAGES, UNUSED, UNUSED_VARIABLE,
-    USELESS_VARIABLE, VERBS_WITHOUT_OFED, VFIO_DISABLED, VOLATILE_PATH, WAL_DATA_WITHOUT_META,
-    WRONG_SYSTEM, WRONG_TYPE,
+    UNEVEN_TARGETS, UNKNOWN_CODE, UNKNOWN_KEY, UNKNOWN_NAME, UNKNOWN_OVERLAY, UNKNOWN_OWNER,
+    UNKNOWN_PACKAGE, UNKNOWN_ROLE, UNREADABLE, UNSAFE_TEXT, UNSIGNED_PACKAGES, UNUSED,
+    UNUSED_VARIABLE, USELESS_VARIABLE, VERBS_WITHOUT_OFED, VFIO_DISABLED, VOLATILE_PATH,
+    WAL_DATA_WITHOUT_META, WRONG_SYSTEM, WRONG_TYPE,
 };
 
 /// The long text of one code.
@@ -84,6 +84,34 @@ pub fn markdown() -> String {
         page.push_str(&format!("**Fix:** {fix}\n"));
     }
     page
+}
+
+impl Explanation {
+    /// As [`Display`](fmt::Display), with lines of at most `width` characters.
+    pub fn wrapped(&self, width: usize) -> String {
+        let text = self.to_string();
+        let lines: Vec<String> = text.lines().map(|line| wrap(line, width)).collect();
+        lines.join("\n")
+    }
+}
+
+/// Breaks a line at spaces; a word that is longer than `width` stays whole.
+fn wrap(line: &str, width: usize) -> String {
+    let mut wrapped = String::new();
+    let mut column = 0;
+    for word in line.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            wrapped.push('\n');
+            column = 0;
+        } else if column > 0 {
+            wrapped.push(' ');
+            column += 1;
+        }
+        wrapped.push_str(word);
+        column += length;
+    }
+    wrapped
 }
 
 impl fmt::Display for Explanation {
@@ -289,9 +317,9 @@ const TEXTS: &[Text] = &[
     ),
     ours(
         NO_FABRIC_ADDRESS,
-        "An engine or client that uses a NIC without an address reaches nobody, over InfiniBand too: \
-         DAOS exchanges addresses by IP.",
-        "Give the NIC an `ip`.",
+        "An engine that uses a NIC without an address reaches nobody, over InfiniBand too: DAOS \
+         exchanges addresses by IP. A NIC below a bond or a VLAN leaves the address to that.",
+        "Give the NIC a `net` and an `ip`, or name the bond or VLAN above it.",
     ),
     ours(
         RESERVED_ADDRESS,
@@ -422,8 +450,9 @@ const TEXTS: &[Text] = &[
     ),
     ours(
         OVERLAY_MODE,
-        "Not every way to hand over secrets goes with every way to hand over overlays.",
-        "Choose one of the pairs in the message.",
+        "Reserved: nothing gives this code yet. It is for ways to hand over secrets and overlays that \
+         do not go together.",
+        "None is needed.",
     ),
     ours(
         DAOS_VERSION,
@@ -581,6 +610,20 @@ const TEXTS: &[Text] = &[
         DEVICE_PATH,
         "Class kdev takes block devices, which are under /dev.",
         "Name one, or use class file.",
+    ),
+    ours(
+        ENGINE_VARIABLE,
+        "daos_server sets PMEMOBJ_CONF and ABT_THREAD_STACKSIZE of its engines itself and does not \
+         start where they are set otherwise: from 2.6.2 on `sds.at_create` (never with PMem, never 1 \
+         with RAM disks) and stacks below 20480 bytes with PMem, from 2.6.5 on below 32768 with UCX, \
+         from 2.8 on below 24576 with Metadata-on-SSD (server/engine/config.go, `UpdatePMDKEnvars`).",
+        "Leave the variable out.",
+    ),
+    ours(
+        UNKNOWN_OWNER,
+        "Owners are given by name on the node itself, when its packages are installed. A name that \
+         nobody creates leaves the file with root.",
+        "Correct the name, add the package that creates the user, or let root own the file.",
     ),
     daos(
         LOW_MEMORY,
@@ -894,6 +937,19 @@ mod tests {
              more targets than others and all wait for them.\n\n\
              Fix: Use a multiple of the number of devices."
         );
+    }
+
+    #[test]
+    fn lines_end_before_the_terminal_does_and_lose_no_word() {
+        for explanation in all() {
+            let wrapped = explanation.wrapped(80);
+            let longest = wrapped.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(80), "{wrapped}");
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            assert_eq!(words(&wrapped), words(&explanation.to_string()));
+        }
+        assert_eq!(wrap("a bb ccc dddddd e", 6), "a bb\nccc\ndddddd\ne");
+        assert_eq!(wrap("", 6), "");
     }
 
     #[test]

@@ -76,16 +76,20 @@ pub fn mem_total(hw: &Hw) -> MemTotal {
 /// `crashkernel=auto` takes (kexec-tools 2.0.26: 160 MiB from 1 GiB on, 192 MiB from 4 GiB
 /// on, 256 MiB from 64 GiB on, 512 MiB from 1 TiB on).
 pub fn margin(dimms: ByteSize) -> ByteSize {
-    let crashkernel = match dimms.gib() {
+    let page_structures = ByteSize::from_bytes(dimms.bytes() / 64);
+    let firmware = ByteSize::from_bytes(dimms.bytes() / 1024);
+    page_structures + firmware + ByteSize::from_mib(256) + crashkernel(dimms)
+}
+
+/// What EL8's `crashkernel=auto` takes of a box with `dimms`.
+pub fn crashkernel(dimms: ByteSize) -> ByteSize {
+    match dimms.gib() {
         0 => ByteSize::default(),
         1..4 => ByteSize::from_mib(160),
         4..64 => ByteSize::from_mib(192),
         64..1024 => ByteSize::from_mib(256),
         _ => ByteSize::from_mib(512),
-    };
-    let page_structures = ByteSize::from_bytes(dimms.bytes() / 64);
-    let firmware = ByteSize::from_bytes(dimms.bytes() / 1024);
-    page_structures + firmware + ByteSize::from_mib(256) + crashkernel
+    }
 }
 
 /// What the formulas read of one engine.

@@ -22,6 +22,29 @@ pub struct Release {
     pub transparent_hugepages: TransparentHugepages,
     /// Which tiers cannot do without hugepages (code 726).
     pub needs_hugepages: NeedsHugepages,
+    /// What daos_server asks of the variables it hands to engines.
+    pub engine_variables: EngineVariables,
+}
+
+/// What daos_server checks in an engine's environment before it starts it
+/// (`server/engine/config.go`, `UpdatePMDKEnvars`, `UpdateABTEnvarsUCX`,
+/// `UpdateABTEnvarsMdOnSsd`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineVariables {
+    /// PMEMOBJ_CONF may not set what DAOS sets itself.
+    pub pmemobj_conf: PmemobjConf,
+    /// The least ABT_THREAD_STACKSIZE, in bytes, of engines with PMem, on UCX, and with
+    /// Metadata-on-SSD; 0 where nothing is asked.
+    pub min_stack_dcpm: u64,
+    pub min_stack_ucx: u64,
+    pub min_stack_md_on_ssd: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PmemobjConf {
+    Unchecked,
+    /// `sds.at_create` belongs to DAOS: never set for PMem, never 1 for RAM.
+    Checked,
 }
 
 /// The key of the access points in daos_server.yml.
@@ -65,13 +88,31 @@ const V2_6_0: Release = Release {
     lone_target: LoneTarget::CountsOnce,
     transparent_hugepages: TransparentHugepages::Tolerated,
     needs_hugepages: NeedsHugepages::AnyBdev,
+    engine_variables: EngineVariables {
+        pmemobj_conf: PmemobjConf::Unchecked,
+        min_stack_dcpm: 0,
+        min_stack_ucx: 0,
+        min_stack_md_on_ssd: 0,
+    },
 };
 
-const V2_6_2: Release =
-    Release { since: (2, 6, 2), lone_target: LoneTarget::CountsTwice, ..V2_6_0 };
+const V2_6_2: Release = Release {
+    since: (2, 6, 2),
+    lone_target: LoneTarget::CountsTwice,
+    engine_variables: EngineVariables {
+        pmemobj_conf: PmemobjConf::Checked,
+        min_stack_dcpm: 20480,
+        ..V2_6_0.engine_variables
+    },
+    ..V2_6_0
+};
 
-const V2_6_5: Release =
-    Release { since: (2, 6, 5), transparent_hugepages: TransparentHugepages::Refused, ..V2_6_2 };
+const V2_6_5: Release = Release {
+    since: (2, 6, 5),
+    transparent_hugepages: TransparentHugepages::Refused,
+    engine_variables: EngineVariables { min_stack_ucx: 32768, ..V2_6_2.engine_variables },
+    ..V2_6_2
+};
 
 const V2_8_0: Release = Release {
     since: (2, 8, 0),
@@ -79,6 +120,7 @@ const V2_8_0: Release = Release {
     replicas_key: ReplicasKey::MgmtSvcReplicas,
     hotplug_key: HotplugKey::DisableHotplug,
     needs_hugepages: NeedsHugepages::NvmeOnly,
+    engine_variables: EngineVariables { min_stack_md_on_ssd: 24576, ..V2_6_5.engine_variables },
     ..V2_6_5
 };
 

@@ -114,6 +114,8 @@ pub const UNEVEN_TARGETS: Code = Code("NF534");
 pub const BUSID_RANGE: Code = Code("NF535");
 pub const NO_DOMAIN: Code = Code("NF537");
 pub const DEVICE_PATH: Code = Code("NF538");
+pub const ENGINE_VARIABLE: Code = Code("NF539");
+pub const UNKNOWN_OWNER: Code = Code("NF540");
 
 pub const LOW_MEMORY: Code = Code("DAOS-214");
 pub const UNKNOWN_ROLE: Code = Code("DAOS-308");
@@ -159,6 +161,9 @@ pub const ENGINE_ROLES: Code = Code("DAOS-733");
 pub const NO_RESERVED_RAM: Code = Code("DAOS-734");
 pub const SCM_HUGEPAGES: Code = Code("DAOS-736");
 pub const METADATA_FILESYSTEM: Code = Code("DAOS-1001");
+
+/// Codes that are set aside and that nothing gives yet.
+pub const RESERVED: &[Code] = &[OVERLAY_MODE];
 
 /// Every code that starts with NF, in order.
 pub const MEANINGS: &[Meaning] = &[
@@ -259,6 +264,8 @@ pub const MEANINGS: &[Meaning] = &[
     Meaning { code: BUSID_RANGE, title: "a range of PCI buses that cannot be read" },
     Meaning { code: NO_DOMAIN, title: "a fabric NIC whose domain is not given" },
     Meaning { code: DEVICE_PATH, title: "a block device that is not under /dev" },
+    Meaning { code: ENGINE_VARIABLE, title: "an environment variable that keeps engines down" },
+    Meaning { code: UNKNOWN_OWNER, title: "a file whose owner no package of the node creates" },
 ];
 
 /// Every code of DAOS's own that nodeforge knows, by number (DAOS `src/control/fault/code/codes.go`).

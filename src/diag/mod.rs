@@ -242,6 +242,10 @@ impl Problems {
         self.found.extend(diagnostics);
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.found.iter()
+    }
+
     pub fn has_errors(&self) -> bool {
         self.has_errors_since(0)
     }

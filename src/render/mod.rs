@@ -4,5 +4,6 @@ pub mod context;
 pub mod install;
 pub mod kickstart;
 pub mod overlay;
+mod owners;
 pub mod prepared;
 pub mod template;

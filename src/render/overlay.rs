@@ -129,6 +129,18 @@ impl Renderer {
         owned.filter(|(_, _, owner)| !owner.is_root()).map(line).collect()
     }
 
+    /// Who owns the files and folders of `uses`, each with the path and the place that says so.
+    pub fn owners<'s>(
+        &'s self,
+        uses: &'s [OverlayUse<'_>],
+    ) -> impl Iterator<Item = (&'s TreePath, &'s Owner, Span)> {
+        let overlays = uses.iter().filter_map(|used| self.overlays.get(used.overlay));
+        overlays.flat_map(|overlay| {
+            let files = overlay.files.iter().map(|file| (&file.path, &file.owner, file.span));
+            files.chain(overlay.dirs.iter().map(|dir| (&dir.path, &dir.owner, dir.span)))
+        })
+    }
+
     /// The names below `vars` and `cluster.vars` that `overlay` mentions.
     pub fn vars(&self, overlay: &str) -> BTreeSet<String> {
         let Some(overlay) = self.overlays.get(overlay) else { return BTreeSet::new() };

@@ -18,6 +18,7 @@ use crate::render::context::{ClusterContext, DaosFiles, KindContext, NodeContext
 use crate::render::install::{KindKickstart, NodeFiles};
 use crate::render::kickstart;
 use crate::render::overlay::{OverlayUse, Renderer, Scope};
+use crate::render::owners;
 use crate::render::template::{TemplateError, Templates, Values};
 use crate::toml_doc::did_you_mean;
 use crate::tree::FileTree;
@@ -152,6 +153,7 @@ impl<'a> Prepared<'a> {
         let own_uses: Vec<OverlayUse<'a>> =
             own.map(|overlay| OverlayUse { overlay: &overlay.value, role: OWN }).collect();
         let all: Vec<OverlayUse<'a>> = uses.iter().chain(&own_uses).copied().collect();
+        owners::check(kind, self.overlays.owners(&all), problems);
         let mut values = self.shared_values.clone();
         values.set(&KindContext::of(self.cluster, kind, self.overlays.owner_lines(&all)));
         let mut prepared = PreparedKind {

@@ -35,8 +35,20 @@ impl Cluster {
     /// unreadable; `problems` then say what. Whether DAOS would accept it is another question,
     /// for [`daos::rules`](crate::daos::rules).
     pub fn resolve(doc: &ClusterDoc, sources: &SourceMap, problems: &mut Problems) -> Option<Self> {
+        match Self::resolve_as_far(doc, sources, problems) {
+            Resolved::Whole(cluster) => Some(*cluster),
+            Resolved::Partly(_) | Resolved::Nothing => None,
+        }
+    }
+
+    /// As [`resolve`](Self::resolve), and keeps what could be made of a file with errors.
+    pub fn resolve_as_far(
+        doc: &ClusterDoc,
+        sources: &SourceMap,
+        problems: &mut Problems,
+    ) -> Resolved {
         if doc.is_partial() {
-            return None;
+            return Resolved::Nothing;
         }
         let had_errors = problems.has_errors();
         let mut reader = Reader::default();
@@ -44,8 +56,21 @@ impl Cluster {
         check_names_of_tables(doc, &mut reader);
         let is_whole = !reader.has_gaps && !had_errors;
         problems.extend(reader.problems.into_sorted());
-        is_whole.then_some(cluster)
+        match is_whole {
+            true => Resolved::Whole(Box::new(cluster)),
+            false => Resolved::Partly(Box::new(cluster)),
+        }
     }
+}
+
+/// What came of a cluster file.
+#[derive(Debug)]
+pub enum Resolved {
+    Whole(Box<Cluster>),
+    /// Values that were missing or unreadable are made up: nothing may be built of it, and
+    /// only what the file does say can be judged.
+    Partly(Box<Cluster>),
+    Nothing,
 }
 
 /// One `[node.RANGE]` block.

@@ -11,6 +11,7 @@ use crate::cluster::model::{
 };
 use crate::cluster::resolve::reader::Reader;
 use crate::cluster::text::TextKind;
+use crate::daos::versions;
 use crate::diag::{Diagnostic, Span, codes};
 use crate::net::Ipv4Net;
 use crate::range::NodeName;
@@ -78,6 +79,7 @@ pub fn daos(
     let provider = reader.text(table, "provider", word);
     let system_name = reader.text(table, "system_name", word);
     let ram = reader.size(table, "system_ram_reserved");
+    let release = versions::find_or_oldest(&version);
     let port = reader.number(table, "port");
     Daos {
         repo: daos_repo(reader, table, &version),
@@ -87,7 +89,7 @@ pub fn daos(
         port: reader.or(port, table, 10001),
         security: reader.or(security, table, Security::Certificates),
         certificates,
-        system_ram_reserved: reader.or(ram, table, ByteSize::from_gib(16)),
+        system_ram_reserved: reader.or(ram, table, release.system_ram_reserved),
         telemetry_port: reader.number(table, "telemetry_port"),
         fault_path: fault_path(reader, table),
         format_by: reader
@@ -199,6 +201,9 @@ pub fn repos(reader: &mut Reader, table: &MergedTable<'_>) -> BTreeMap<String, R
 
 fn repo(reader: &mut Reader, id: &str, table: &MergedTable<'_>, hotfixes: bool) -> Repo {
     let baseurl = reader.text(table, "baseurl", TextKind::Url);
+    if let Some(url) = &baseurl {
+        check_folder_url(reader, url);
+    }
     let gpgcheck = reader.truth(table, "gpgcheck", true);
     let gpgkey = reader.texts(table, "gpgkey", TextKind::Url);
     Repo {
@@ -214,6 +219,20 @@ fn repo(reader: &mut Reader, id: &str, table: &MergedTable<'_>, hotfixes: bool) 
             .map(|glob| glob.value)
             .collect(),
     }
+}
+
+/// dnf and the installer want a folder with repodata/, not what vendors ship it in.
+fn check_folder_url(reader: &mut Reader, url: &Sited<String>) {
+    let path = url.value.trim_end_matches('/').to_ascii_lowercase();
+    if ![".iso", ".tgz", ".tar.gz", ".tar", ".zip", ".rpm"].iter().any(|end| path.ends_with(end)) {
+        return;
+    }
+    let file = path.rsplit('/').next().unwrap_or_default();
+    let message = format!("`{file}` is one file; a repository is a folder with repodata/");
+    reader.error(Diagnostic::error(codes::BAD_URL, message).at(url.span).help(
+        "mount the ISO or unpack the archive on a web server, and name its folder of packages \
+         (in MLNX_OFED's: RPMS/)",
+    ));
 }
 
 pub fn nets(reader: &mut Reader, table: &MergedTable<'_>) -> BTreeMap<String, Net> {
@@ -271,6 +290,12 @@ fn subnet(reader: &mut Reader, table: &MergedTable<'_>) -> Option<Sited<Ipv4Net>
     if subnet.trunc() != subnet {
         let message = format!("`{text}` is an address inside the subnet `{}`", subnet.trunc());
         reader.error(wrong(message));
+    }
+    // daos_server that finds its own name at loopback never joins.
+    if subnet.addr().is_loopback() || subnet.addr().is_multicast() {
+        let what = if subnet.addr().is_loopback() { "this box itself" } else { "groups" };
+        reader.error(wrong(format!("`{text}` is for {what}: no other node reaches it")));
+        return None;
     }
     if subnet.prefix_len() > 30 {
         reader.error(wrong(format!("`{text}` has no room for hosts")));

@@ -120,19 +120,30 @@ fn explain(
             within: inner.keys.keys().map(|name| format!("{path}.{name}")).collect(),
         }),
         None => match key {
-            Some(Key { shape: Shape::Table(_) | Shape::Map(_), .. }) | None => {
-                Err(no_key(table, keys, path))
-            }
-            Some(Key { default: "", doc, .. }) => {
-                Ok(Why { value: "not set".into(), said: Vec::new(), rule: Rule::Replace, doc })
-            }
+            Some(Key { shape: Shape::Table(within), .. }) => Err(WhyError::Table {
+                key: path.to_owned(),
+                within: within.iter().map(|key| format!("{path}.{}", key.name)).collect(),
+            }),
+            Some(Key { shape: Shape::Map(_), .. }) | None => Err(no_key(table, keys, path)),
             Some(key) => Ok(Why {
-                value: key.default.to_owned(),
+                value: default_of(key),
                 said: Vec::new(),
                 rule: Rule::Replace,
                 doc: key.doc,
             }),
         },
+    }
+}
+
+/// The default as it would be written in TOML, where it is one value and no rule.
+fn default_of(key: &Key) -> String {
+    let is_word = !key.default.contains([' ', ',']);
+    match key.shape {
+        _ if key.default.is_empty() => "not set".to_owned(),
+        Shape::Text | Shape::OneOf(_) | Shape::Size | Shape::SizeOrAuto if is_word => {
+            format!("\"{}\"", key.default)
+        }
+        _ => key.default.to_owned(),
     }
 }
 
@@ -147,6 +158,8 @@ fn find_key<'k>(keys: &'k [Key], path: &str) -> Option<&'k Key> {
     match key.shape {
         Shape::Table(keys) => find_key(keys, rest),
         Shape::Map(Shape::Table(keys)) => find_key(keys, rest.split_once('.')?.1),
+        // A name of the user's choice, such as `nvme.numa0`.
+        Shape::Map(_) if !rest.contains('.') => Some(key),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::{Bdev, Cluster, Engine, Kind, Link, NetKind, Nic, Sited};
 use crate::daos::config::{bdev_class, numbered};
-use crate::daos::rules::{Findings, cluster, storage};
+use crate::daos::rules::{Findings, NODES, cluster, storage, variables};
 use crate::daos::versions::{self, TransparentHugepages};
 use crate::diag::{Code, Diagnostic, Span, codes};
 
@@ -35,6 +35,32 @@ fn check_engine(cluster: &Cluster, kind: &Kind, engine: &Engine, findings: &mut 
     check_pinning(kind, engine, findings);
     check_log_mask(engine, findings);
     cluster::check_variables(&engine.env, cluster, findings);
+    variables::check(cluster, engine, findings);
+    check_fabric_address(kind, engine, findings);
+}
+
+/// Engines are reached by IP, over InfiniBand too: a NIC on no net has no address.
+fn check_fabric_address(kind: &Kind, engine: &Engine, findings: &mut Findings<'_>) {
+    let nic = &kind.hw.nics[engine.fabric_nic];
+    if nic.net.is_some() {
+        return;
+    }
+    let above = kind.hw.nics.iter().find(|other| match &other.link {
+        Link::Bond { members, .. } => members.contains(&nic.key),
+        Link::Vlan { of, .. } => *of == nic.key,
+        _ => false,
+    });
+    let help = match above {
+        Some(above) => format!("use `{}`, which stands on it", above.key),
+        None => format!("give `nic.{}` a `net` and its nodes an `ip`", nic.key),
+    };
+    let message = format!("an engine of {NODES} uses the NIC `{}`, which has no address", nic.key);
+    findings.push(
+        Diagnostic::error(codes::NO_FABRIC_ADDRESS, message)
+            .at(engine.fabric.span)
+            .also(nic.span, "the NIC")
+            .help(help),
+    );
 }
 
 fn check_threads(engine: &Engine, findings: &mut Findings<'_>) {

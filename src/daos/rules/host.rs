@@ -33,6 +33,7 @@ pub(super) fn check_server(cluster: &Cluster, kind: &Kind, findings: &mut Findin
     check_transparent_hugepages(cluster, kind, findings);
     check_files_fit(cluster, kind, findings);
     check_paths(cluster, kind, findings);
+    check_metadata_mount(cluster, kind, findings);
 }
 
 /// Each ram-disk must fit: as DAOS computes it from MemTotal when it starts.
@@ -345,6 +346,43 @@ fn check_files_fit(cluster: &Cluster, kind: &Kind, findings: &mut Findings<'_>) 
     }
 }
 
+/// Folders of the system: a filesystem mounted over one hides what is in it.
+const SYSTEM_FOLDERS: [&str; 19] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/sbin",
+    "/srv",
+    "/usr",
+    "/var",
+    "/var/lib",
+    "/var/log",
+    "/etc/daos",
+    "/var/log/daos",
+];
+
+/// The kickstart makes a filesystem for control_metadata and mounts it at its path.
+fn check_metadata_mount(cluster: &Cluster, kind: &Kind, findings: &mut Findings<'_>) {
+    let path = &cluster.daos.control_metadata.path;
+    if kind.has_control_metadata() && SYSTEM_FOLDERS.contains(&path.as_str()) {
+        let message =
+            format!("control_metadata mounted at {} would hide what is there", path.value);
+        findings.push(
+            Diagnostic::error(codes::PATH_CLASH, message)
+                .at(path.span)
+                .help("choose a folder of its own, like /var/lib/daos"),
+        );
+    }
+}
+
 /// What lies below a mount point is hidden as soon as DAOS mounts scm there.
 fn check_paths(cluster: &Cluster, kind: &Kind, findings: &mut Findings<'_>) {
     let mut paths: Vec<(String, Span, &str)> = Vec::new();
@@ -382,10 +420,10 @@ fn check_paths(cluster: &Cluster, kind: &Kind, findings: &mut Findings<'_>) {
 /// The agent gets the kind's NICs on the engines' networks.
 pub(super) fn check_client(cluster: &Cluster, kind: &Kind, findings: &mut Findings<'_>) {
     let provider = &cluster.daos.provider;
-    let has_servers = cluster.kinds.iter().any(|kind| kind.is_server() && !kind.engines.is_empty());
     let nics: Vec<_> = config::fabric_nics(cluster, kind).collect();
-    if nics.is_empty() && has_servers {
-        let nets = config::engine_nets(cluster).into_iter().collect::<Vec<_>>().join(", ");
+    let nets = config::engine_nets(cluster).into_iter().collect::<Vec<_>>().join(", ");
+    // Without any, that is what is wrong.
+    if nics.is_empty() && !nets.is_empty() {
         let message = format!("{NODES} {HAS} no NIC on the engines' network ({nets})");
         // Only tcp is routed; there the agent looks for a NIC itself.
         let diagnostic = match is_routed(provider) {

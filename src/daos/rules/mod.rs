@@ -9,11 +9,12 @@ mod cluster;
 mod engines;
 mod host;
 mod storage;
+mod variables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Cluster;
-use crate::diag::{Code, Diagnostic, Problems, Span};
+use crate::diag::{Code, Diagnostic, Problems, Span, codes};
 use crate::range::{self, NodeName};
 
 /// Stands in a message for the nodes it is about.
@@ -37,6 +38,52 @@ pub fn check(cluster: &Cluster, problems: &mut Problems) {
         }
     }
     problems.extend(findings.into_diagnostics());
+}
+
+/// The rules that judge the values they point at and nothing else.
+const OF_ONE_VALUE: [Code; 23] = [
+    codes::BAD_ACCESS_POINTS,
+    codes::BAD_CONFIG,
+    codes::BAD_PORT,
+    codes::BUSID_RANGE,
+    codes::DAOS_VERSION,
+    codes::DEVICE_PATH,
+    codes::ENGINE_VARIABLE,
+    codes::EVEN_ACCESS_POINTS,
+    codes::FAULT_PATH_DEPTH,
+    codes::FRACTIONAL_SIZE,
+    codes::IGNORED,
+    codes::LOG_LEVEL,
+    codes::METADATA_FILESYSTEM,
+    codes::MIXED_TIERS,
+    codes::NO_RESERVED_RAM,
+    codes::PROVIDER,
+    codes::SCM_TOO_SMALL,
+    codes::SUPPORT_MATRIX,
+    codes::SWEPT_PATH,
+    codes::SYSTEM_NAME,
+    codes::TOO_MANY_HELPERS,
+    codes::UNSIGNED_PACKAGES,
+    codes::USELESS_VARIABLE,
+];
+
+/// Checks what can be checked of a cluster in which values are made up, because the file has
+/// errors: rules of single values, where all places a finding names are `values` that are
+/// written and that no problem so far is about. What needs a sum or a comparison waits until
+/// the rest is right: it would blame the wrong thing.
+pub fn check_partly(cluster: &Cluster, values: &BTreeSet<Span>, problems: &mut Problems) {
+    let mut found = Problems::default();
+    check(cluster, &mut found);
+    let blamed: Vec<Span> =
+        problems.iter().filter_map(|problem| Some(problem.primary.as_ref()?.span)).collect();
+    let overlaps = |a: Span, b: Span| a.source == b.source && a.start < b.end && b.start < a.end;
+    let is_sound =
+        |span: Span| values.contains(&span) && !blamed.iter().any(|blamed| overlaps(span, *blamed));
+    let sound = found.into_sorted().into_iter().filter(|finding| {
+        let mut labels = finding.primary.iter().chain(&finding.others);
+        OF_ONE_VALUE.contains(&finding.code) && labels.all(|label| is_sound(label.span))
+    });
+    problems.extend(sound);
 }
 
 /// What was found so far, by place and text, with the kinds it holds for.
