@@ -48,6 +48,9 @@ pub enum Verb {
     Explain(ExplainArgs),
     /// Writes a commented cluster file to start from.
     Init(InitArgs),
+    /// Makes parts of a cluster file from what is there.
+    #[command(subcommand)]
+    Generate(GenerateVerb),
     /// Makes the secrets that a cluster file names and that do not exist yet.
     #[command(subcommand)]
     Secrets(SecretsVerb),
@@ -269,6 +272,35 @@ pub struct InitArgs {
     /// The file to write; `-` for standard output.
     #[arg(default_value = "cluster.toml")]
     pub file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GenerateVerb {
+    /// Makes an `[hw.NAME]` block from the inventory of a real box.
+    ///
+    /// On the box: `nodeforge generate hw --script | ssh root@box sh > box.txt`.
+    /// Then: `nodeforge generate hw --from box.txt`.
+    Hw(GenerateHwArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateHwArgs {
+    /// Outputs of the box's own tools, recognised by their content: a file, a folder
+    /// of files, or `-` for standard input. May be given several times.
+    #[arg(long, value_name = "FILE|DIR|-", required_unless_present = "script")]
+    pub from: Vec<PathBuf>,
+
+    /// Print the shell script that collects them on the box.
+    #[arg(long, conflicts_with_all = ["from", "name", "json"])]
+    pub script: bool,
+
+    /// The NAME of the block. Default: what the box calls itself.
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Print the facts as JSON, which --from takes too.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]

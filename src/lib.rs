@@ -24,6 +24,7 @@ pub mod units;
 // Model (pure): what the user wants.
 pub mod cluster;
 pub mod daos;
+pub mod hardware;
 pub mod overlay;
 pub mod profile;
 pub mod toml_doc;

@@ -85,8 +85,10 @@ fn what_a_page_shows_of_the_examples_is_what_the_program_prints() {
     for page in pages() {
         for (command, shown) in sessions(&read(&page)) {
             let words = shlex::split(&command).unwrap();
-            let only_reads = ["check", "explain", "nodes", "plan", "show", "why"];
-            let is_ours = words.iter().any(|word| word.starts_with("examples/"));
+            let only_reads = ["check", "explain", "generate", "nodes", "plan", "show", "why"];
+            let is_ours = words
+                .iter()
+                .any(|word| ["examples/", "tests/"].iter().any(|ours| word.starts_with(ours)));
             if !only_reads.contains(&words[0].as_str()) || !(is_ours || words[0] == "explain") {
                 continue;
             }

@@ -8,6 +8,7 @@
 //! * [`corpus`]: cluster files good and bad, with what `check` says of each.
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`examples`]: the examples before the judges.
+//! * [`hardware`]: captures of real boxes and the blocks that are made of them.
 //! * [`layers`]: the module order of `src/lib.rs`.
 //! * [`verbs`]: the verbs as a user meets them.
 //! * [`release`]: the check that a release binary runs on EL8.
@@ -21,6 +22,7 @@ mod daos;
 mod docs;
 mod examples;
 mod fetch;
+mod hardware;
 mod kickstart;
 mod layers;
 mod oracles;

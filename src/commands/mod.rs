@@ -5,6 +5,7 @@ pub mod certs;
 pub mod check;
 mod daos;
 pub mod fetch;
+mod generate;
 mod init;
 mod lint;
 mod load;
@@ -18,7 +19,7 @@ mod why;
 
 use anyhow::Result;
 
-use crate::cli::{Cli, SecretsVerb, Verb};
+use crate::cli::{Cli, GenerateVerb, SecretsVerb, Verb};
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Plan(args) => daos::plan(args, color),
         Verb::Explain(args) => daos::explain(args),
         Verb::Init(args) => init::run(args),
+        Verb::Generate(GenerateVerb::Hw(args)) => generate::hw(args),
         Verb::Secrets(SecretsVerb::Init(args)) => secrets::verb(args, color),
         Verb::Certs(verb) => certs::verb(verb, color),
     }
