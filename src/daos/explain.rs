@@ -24,11 +24,11 @@ use crate::diag::codes::{
     SAME_SCM_MOUNT, SCM_CLASSES, SCM_HUGEPAGES, SCM_TOO_LARGE, SCM_TOO_SMALL, SECRET_UNREADABLE,
     SERIAL_TWICE, SINGLE_ACCESS_POINT, SUPPORT_MATRIX, SURPLUS_ROWS, SWEPT_PATH, SYNTAX,
     SYSTEM_NAME, TARGET_COUNTS, TEMPLATE_SYNTAX, TEMPLATE_VALUE, TIERS_WITHOUT_ROLES,
-    TOO_FEW_CORES, TOO_FEW_HUGEPAGES, TOO_MANY_HELPERS, TOO_MANY_TIERS, TRANSPARENT_HUGEPAGES,
-    UNEVEN_TARGETS, UNKNOWN_CODE, UNKNOWN_KEY, UNKNOWN_NAME, UNKNOWN_OVERLAY, UNKNOWN_OWNER,
-    UNKNOWN_PACKAGE, UNKNOWN_ROLE, UNREADABLE, UNSAFE_TEXT, UNSIGNED_PACKAGES, UNUSED,
-    UNUSED_VARIABLE, USELESS_VARIABLE, VERBS_WITHOUT_OFED, VFIO_DISABLED, VOLATILE_PATH,
-    WAL_DATA_WITHOUT_META, WRONG_SYSTEM, WRONG_TYPE,
+    TOO_FEW_CORES, TOO_FEW_HUGEPAGES, TOO_MANY_HELPERS, TOO_MANY_TARGETS, TOO_MANY_TIERS,
+    TRANSPARENT_HUGEPAGES, UNEVEN_TARGETS, UNKNOWN_CODE, UNKNOWN_KEY, UNKNOWN_NAME,
+    UNKNOWN_OVERLAY, UNKNOWN_OWNER, UNKNOWN_PACKAGE, UNKNOWN_ROLE, UNREADABLE, UNSAFE_TEXT,
+    UNSIGNED_PACKAGES, UNUSED, UNUSED_VARIABLE, USELESS_VARIABLE, VERBS_WITHOUT_OFED,
+    VFIO_DISABLED, VOLATILE_PATH, WAL_DATA_WITHOUT_META, WRONG_SYSTEM, WRONG_TYPE,
 };
 
 /// The long text of one code.
@@ -624,6 +624,13 @@ const TEXTS: &[Text] = &[
         "Owners are given by name on the node itself, when its packages are installed. A name that \
          nobody creates leaves the file with root.",
         "Correct the name, add the package that creates the user, or let root own the file.",
+    ),
+    ours(
+        TOO_MANY_TARGETS,
+        "A device keeps a list of 64 places, and each target takes one for each role of the device: \
+         64 targets at most, 21 where it has all three roles (`SMD_MAX_TGT_CNT`, src/bio/smd/; \
+         utils/config/daos_server.yml). With more, format ends with an overflow.",
+        "Lower the targets, or give the tier more devices or fewer roles.",
     ),
     daos(
         LOW_MEMORY,

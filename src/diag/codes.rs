@@ -116,6 +116,7 @@ pub const NO_DOMAIN: Code = Code("NF537");
 pub const DEVICE_PATH: Code = Code("NF538");
 pub const ENGINE_VARIABLE: Code = Code("NF539");
 pub const UNKNOWN_OWNER: Code = Code("NF540");
+pub const TOO_MANY_TARGETS: Code = Code("NF541");
 
 pub const LOW_MEMORY: Code = Code("DAOS-214");
 pub const UNKNOWN_ROLE: Code = Code("DAOS-308");
@@ -266,6 +267,7 @@ pub const MEANINGS: &[Meaning] = &[
     Meaning { code: DEVICE_PATH, title: "a block device that is not under /dev" },
     Meaning { code: ENGINE_VARIABLE, title: "an environment variable that keeps engines down" },
     Meaning { code: UNKNOWN_OWNER, title: "a file whose owner no package of the node creates" },
+    Meaning { code: TOO_MANY_TARGETS, title: "more targets than the devices of an engine serve" },
 ];
 
 /// Every code of DAOS's own that nodeforge knows, by number (DAOS `src/control/fault/code/codes.go`).

@@ -19,6 +19,7 @@ pub(super) fn check(engine: &Engine, findings: &mut Findings<'_>) {
     check_classes(engine, findings);
     check_devices_once(engine, findings);
     check_roles(engine, findings);
+    check_places(engine, findings);
     check_spread(engine, findings);
 }
 
@@ -309,6 +310,40 @@ fn check_role_counts(engine: &Engine, findings: &mut Findings<'_>) {
                 .help("put meta with wal, or with data"),
             );
         }
+    }
+}
+
+/// How many targets, each with each of its roles, DAOS keeps with a device
+/// (`SMD_MAX_TGT_CNT`, src/bio/smd/smd_internal.h).
+const PLACES_OF_A_DEVICE: usize = 64;
+
+fn check_places(engine: &Engine, findings: &mut Findings<'_>) {
+    let targets = &engine.targets;
+    for bdev in engine.bdevs.iter().filter(|bdev| !bdev.list.is_empty()) {
+        let n_roles = bdev.roles.len().max(1);
+        let most = PLACES_OF_A_DEVICE / n_roles * bdev.list.len();
+        if targets.value as usize <= most {
+            continue;
+        }
+        let devices = match bdev.list.len() {
+            1 => "1 device".to_owned(),
+            n => format!("{n} devices"),
+        };
+        let roles = match bdev.roles.len() {
+            0 | 1 => String::new(),
+            n => format!(" with {n} roles"),
+        };
+        let message = format!(
+            "{} targets, and the {} of {devices}{roles} serves {most}",
+            targets.value,
+            tier_name(bdev)
+        );
+        findings.push(
+            Diagnostic::error(codes::TOO_MANY_TARGETS, message)
+                .at(targets.span)
+                .also(bdev.span, "the tier")
+                .help("lower the targets, or give the tier more devices or fewer roles"),
+        );
     }
 }
 
