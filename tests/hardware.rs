@@ -361,6 +361,23 @@ fn an_output_that_is_not_as_its_tool_writes_it_is_told_with_file_and_form() {
 }
 
 #[test]
+fn persistent_memory_is_no_memory() {
+    let device = |size: &str, kind: &str| {
+        format!("Memory Device\n\tSize: {size}\n\tForm Factor: DIMM\n\tType: {kind}\n\n")
+    };
+    let dmidecode = [
+        "# dmidecode 3.3\n".to_owned(),
+        device("32 GB", "DDR4"),
+        device("128 GB", "Logical non-volatile device"),
+        device("No Module Installed", "Logical non-volatile device"),
+        device("16384 MB", "DDR4"),
+    ];
+    let block = block_of(&[("dmidecode", &dmidecode.concat())]).unwrap();
+    assert_eq!(values(&block), ["[hw.box]", "memory = \"48GiB\""]);
+    assert!(block.contains("# 2 DIMMs\n"), "{block}");
+}
+
+#[test]
 fn outputs_of_two_boxes_are_refused() {
     let other =
         "Architecture: x86_64\nCore(s) per socket: 16\nSocket(s): 1\nVendor ID: GenuineIntel\n";

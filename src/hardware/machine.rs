@@ -9,9 +9,12 @@ use crate::hardware::facts::merge;
 pub fn read_dmidecode(text: &str, facts: &mut Facts) -> Result<(), String> {
     let mut section = "";
     let mut dimms_mib = Vec::new();
+    // How many of them are of the memory device being read: one, or none.
+    let mut n_of_device = 0;
     for line in text.lines() {
         if !line.starts_with(['\t', ' ']) {
             section = line.trim();
+            n_of_device = 0;
             continue;
         }
         let line = line.trim();
@@ -30,7 +33,16 @@ pub fn read_dmidecode(text: &str, facts: &mut Facts) -> Result<(), String> {
             ("System Information", "Serial Number") => {
                 merge(&mut facts.serial, said(value), "serial number")?;
             }
-            ("Memory Device", "Size") => dimms_mib.extend(dimm(value)?),
+            ("Memory Device", "Size") => {
+                let size = dimm(value)?;
+                n_of_device = usize::from(size.is_some());
+                dimms_mib.extend(size);
+            }
+            // PMem sits in slots of memory and is none.
+            ("Memory Device", "Type") if value.contains("non-volatile") => {
+                dimms_mib.truncate(dimms_mib.len() - n_of_device);
+                n_of_device = 0;
+            }
             _ => {}
         }
     }
