@@ -4,10 +4,13 @@
 //! manifests. Secret files are in a list of their own, which lies beside them. Start with
 //! [`Manifest`]; [`compare`] holds it against what was found on a disk.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::ops::Index;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::format::digest::{Digest, DigestWriter};
 use crate::tree::TreePath;
@@ -68,8 +71,80 @@ impl FileEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Folder {
     pub digest: Digest,
-    /// By path inside the folder.
-    pub files: BTreeMap<String, FileEntry>,
+    pub files: Files,
+}
+
+/// Files by path inside their folder, in the order of the paths. Thousands of folders have files
+/// of the same names, which are kept once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files(Box<[(Arc<str>, FileEntry)]>);
+
+impl Files {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &FileEntry)> {
+        self.0.iter().map(|(name, file)| (&**name, file))
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|(name, _)| name)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&FileEntry> {
+        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        Some(&self.0[at].1)
+    }
+}
+
+impl Index<&str> for Files {
+    type Output = FileEntry;
+
+    fn index(&self, name: &str) -> &FileEntry {
+        self.get(name).expect("the folder has a file of that name")
+    }
+}
+
+impl From<BTreeMap<String, FileEntry>> for Files {
+    fn from(files: BTreeMap<String, FileEntry>) -> Self {
+        Self(files.into_iter().map(|(name, file)| (shared_name(name), file)).collect())
+    }
+}
+
+/// A name that many folders have in common is the same one in memory.
+fn shared_name(name: String) -> Arc<str> {
+    thread_local! {
+        static NAMES: RefCell<BTreeSet<Arc<str>>> = const { RefCell::new(BTreeSet::new()) };
+    }
+    // Names in subfolders are those of one machine each.
+    if name.contains('/') {
+        return name.into();
+    }
+    NAMES.with_borrow_mut(|names| match names.get(name.as_str()) {
+        Some(known) => Arc::clone(known),
+        None => {
+            let name: Arc<str> = name.into();
+            names.insert(Arc::clone(&name));
+            name
+        }
+    })
+}
+
+impl Serialize for Files {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(BTreeMap::<String, FileEntry>::deserialize(deserializer)?.into())
+    }
 }
 
 impl Folder {
@@ -80,7 +155,7 @@ impl Folder {
         for (name, file) in &files {
             lines.push_str(&format!("{name} {} {}\n", file.size, file.sha256));
         }
-        Self { digest: Digest::of(lines.as_bytes()), files }
+        Self { digest: Digest::of(lines.as_bytes()), files: files.into() }
     }
 }
 
@@ -161,8 +236,9 @@ impl Manifest {
         if let Some(name) = single_parts.clone().find(|name| name.contains('/')) {
             return Err(ManifestError::Path(name.clone()));
         }
-        let folders = manifest.folders().flat_map(|(_, folder)| folder.files.keys());
-        check_paths(single_parts.chain(folders).chain(manifest.files.keys()))?;
+        let own = single_parts.chain(manifest.files.keys()).map(String::as_str);
+        check_paths(own)?;
+        manifest.folders().try_for_each(|(_, folder)| check_paths(folder.files.keys()))?;
         Ok(manifest)
     }
 
@@ -189,17 +265,19 @@ impl Manifest {
         let own =
             self.files.iter().map(|(name, file)| Artifact { name: name.clone(), file: *file });
         own.chain(self.folders().flat_map(|(place, folder)| {
-            folder
+            let files: Vec<Artifact> = folder
                 .files
                 .iter()
-                .map(move |(name, file)| Artifact { name: format!("{place}/{name}"), file: *file })
+                .map(|(name, file)| Artifact { name: format!("{place}/{name}"), file: *file })
+                .collect();
+            files
         }))
     }
 }
 
 /// The text of `layers/SHA256SUMS`: the files of `layers` with paths seen from `layers/`.
 pub fn layer_sums(layers: &BTreeMap<String, Folder>) -> String {
-    let artifact_of = |layer: &str, (name, file): (&String, &FileEntry)| Artifact {
+    let artifact_of = |layer: &str, (name, file): (&str, &FileEntry)| Artifact {
         name: format!("{layer}/{name}"),
         file: *file,
     };
@@ -210,11 +288,24 @@ pub fn layer_sums(layers: &BTreeMap<String, Folder>) -> String {
 
 /// Lines that `sha256sum -c` accepts.
 pub fn sha256sums(artifacts: impl IntoIterator<Item = Artifact>) -> String {
-    let mut lines = String::new();
+    let mut lines = Vec::new();
+    write_sha256sums(artifacts, &mut lines).expect("memory takes all that is written");
+    String::from_utf8(lines).expect("digests and names are text")
+}
+
+/// Writes lines that `sha256sum -c` accepts.
+///
+/// # Errors
+///
+/// Fails if `out` fails.
+pub fn write_sha256sums<W: Write>(
+    artifacts: impl IntoIterator<Item = Artifact>,
+    mut out: W,
+) -> io::Result<()> {
     for Artifact { name, file } in artifacts {
-        lines.push_str(&format!("{}  {name}\n", file.sha256));
+        writeln!(out, "{}  {name}", file.sha256)?;
     }
-    lines
+    Ok(())
 }
 
 /// Everything secret that a build made; lies beside it.
@@ -248,7 +339,7 @@ impl SecretManifest {
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
         check_format(json)?;
         let manifest: Self = serde_json::from_slice(json)?;
-        check_paths(manifest.files.keys())?;
+        check_paths(manifest.files.keys().map(String::as_str))?;
         Ok(manifest)
     }
 
@@ -296,10 +387,10 @@ fn check_format(json: &[u8]) -> Result<(), ManifestError> {
     }
 }
 
-fn check_paths<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), ManifestError> {
+fn check_paths<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), ManifestError> {
     match names.find(|name| !is_clean_name(name)) {
         None => Ok(()),
-        Some(name) => Err(ManifestError::Path(name.clone())),
+        Some(name) => Err(ManifestError::Path(name.to_owned())),
     }
 }
 

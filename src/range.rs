@@ -40,11 +40,14 @@ impl fmt::Display for NodeName {
 
 impl Ord for NodeName {
     fn cmp(&self, other: &Self) -> Ordering {
-        fn key(name: &str) -> (&str, Option<u64>, &str) {
-            let (prefix, digits) = split_number(name).unwrap_or((name, ""));
-            (prefix, digits.parse().ok(), name)
-        }
-        key(&self.0).cmp(&key(&other.0))
+        let split = |name| split_number(name).unwrap_or((name, ""));
+        let ((prefix, digits), (other_prefix, other_digits)) = (split(&self.0), split(&other.0));
+        // Most names of a cluster have equally many digits, which compare as they stand.
+        let number = |digits: &str| digits.parse::<u64>().ok();
+        prefix.cmp(other_prefix).then_with(|| match digits.len() == other_digits.len() {
+            true => digits.cmp(other_digits),
+            false => number(digits).cmp(&number(other_digits)).then_with(|| self.0.cmp(&other.0)),
+        })
     }
 }
 

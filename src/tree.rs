@@ -207,6 +207,21 @@ impl FileTree {
         self.entries.is_empty()
     }
 
+    /// Gives `take` bytes that are equal for trees of equal content, and for no others; owners
+    /// and origins do not count.
+    pub fn describe(&self, mut take: impl FnMut(&[u8])) {
+        for (path, placed) in &self.entries {
+            let (kind, content): (_, &[u8]) = match &placed.entry {
+                Entry::Dir { .. } => ('d', &[]),
+                Entry::File { contents, .. } => ('f', contents),
+                Entry::Symlink { target } => ('l', target.as_bytes()),
+            };
+            let (mode, n_bytes) = (placed.entry.mode(), content.len());
+            take(format!("{path}\n{kind} {mode} {n_bytes}\n").as_bytes());
+            take(content);
+        }
+    }
+
     /// Lays `upper` over this tree: its files replace this tree's files.
     ///
     /// # Errors

@@ -150,7 +150,9 @@ fn a_build_is_the_same_wherever_and_by_whomever_it_is_made() {
         let input = support::scratch();
         copy_with_secrets(input.path(), cluster);
         let arguments = ["build", cluster, "-o", "out"];
-        let found = determinism::differences(input.path(), nodeforge(), &arguments, "out");
+        // All but the cache for the next build, which speaks of this program and these files.
+        let mut found = determinism::differences(input.path(), nodeforge(), &arguments, "out");
+        found.retain(|line| !line.contains(".inputs"));
         assert_eq!(found, [""; 0], "{cluster}");
     }
 }

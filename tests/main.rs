@@ -9,6 +9,7 @@
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
+//! * [`incremental`]: builds of what changed against builds of everything.
 //! * [`layers`]: the module order of `src/lib.rs`.
 //! * [`verbs`]: the verbs as a user meets them.
 //! * [`release`]: the check that a release binary runs on EL8.
@@ -23,6 +24,7 @@ mod docs;
 mod examples;
 mod fetch;
 mod hardware;
+mod incremental;
 mod kickstart;
 mod layers;
 mod oracles;

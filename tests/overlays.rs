@@ -14,7 +14,7 @@ use nodeforge::cluster::{Cluster, Node};
 use nodeforge::daos;
 use nodeforge::diag::{Color, Problems, SourceMap, render};
 use nodeforge::overlay::{self, LibraryFile, LibraryFiles};
-use nodeforge::render::context::{ClusterContext, DaosFiles, KindContext, NodeContext, sample};
+use nodeforge::render::context::{ClusterContext, KindContext, NodeContext, sample};
 use nodeforge::render::overlay::{OverlayUse, Renderer, Scope};
 use nodeforge::render::template::Values;
 use nodeforge::source;
@@ -62,15 +62,12 @@ impl Example {
 
     fn values(&self, node: &Node) -> Values {
         let (cluster, kind) = (&self.cluster, self.cluster.kind_of(node));
-        let files = DaosFiles {
-            server_yaml: kind.is_server().then(|| daos::config::server_yaml(cluster, kind, node)),
-            agent_yaml: kind.is_client().then(|| daos::config::agent_yaml(cluster, kind)),
-        };
+        let yaml = kind.is_server().then(|| daos::config::server_yaml(cluster, kind, node));
         let owners = self.renderer.owner_lines(&self.uses(node));
         let mut values =
             Values::of(&ClusterContext::of(cluster, daos::config::control_yaml(cluster)));
         values.set(&KindContext::of(cluster, kind, owners));
-        values.set(&NodeContext::of(cluster, node, files));
+        values.set(&NodeContext::of(cluster, node, yaml));
         values
     }
 

@@ -218,9 +218,11 @@ fn show_lists_what_the_archives_of_a_node_hold() {
         })
         .collect();
     let root = support::scratch();
-    for archive in
-        ["layers/common/layer", "layers/admin/layer", "layers/server/layer", "nodes/node0/overlay"]
-    {
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(lab.current().join("manifest.json")).unwrap()).unwrap();
+    let layers = manifest["nodes"]["node0"]["layers"].as_array().unwrap();
+    let layers = layers.iter().map(|layer| format!("layers/{}/layer", layer.as_str().unwrap()));
+    for archive in layers.chain(["nodes/node0/overlay".to_owned()]) {
         archives::extract(&lab.current().join(format!("{archive}.tar.gz")), root.path());
     }
     let is_file = |mode: u32| mode & 0o170_000 == listing::S_IFREG;

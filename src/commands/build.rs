@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,18 +11,22 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use walkdir::WalkDir;
 
-use crate::build::{self, BootProgram, BuildInput, Built};
+use crate::build::{self, BootProgram, BuildInput, Built, Changes};
 use crate::cli::BuildArgs;
 use crate::cluster::{Cluster, SecretsVia};
 use crate::commands::{Outcome, lint, load, report};
 use crate::diag::{Color, Problems};
 use crate::fetch::{self, CachedImages};
-use crate::format::digest::Digest;
+use crate::format::digest::{Digest, Hasher};
 use crate::manifest::FileEntry;
 use crate::output::{Output, Published};
+use crate::overlay::LibraryFiles;
 use crate::plan::Plan;
 use crate::progress::{Progress, Unit};
+use crate::range::{self, NodeName};
 use crate::secrets::{KindSecrets, Reach};
+use crate::source::Source;
+use crate::units::ByteSize;
 
 pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     let started = Instant::now();
@@ -43,6 +48,11 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     let plan = Plan::of(&cluster, &load::selection(&cluster, args.only.as_deref())?);
     let images = images(&cluster, args.cache.as_deref());
     let boot_programs = boot_programs(args)?;
+    let program = program(&source.library)?;
+    let whole = args
+        .only
+        .is_none()
+        .then(|| everything(&program, &source, &secrets, &images, &boot_programs));
     let input = BuildInput {
         cluster: &cluster,
         plan: &plan,
@@ -50,6 +60,8 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
         secrets: &secrets,
         images: &images,
         boot_programs: &boot_programs,
+        program,
+        whole,
     };
     let output = Output::open(&args.out)?;
     if let Some(damage) = output.damage() {
@@ -73,6 +85,46 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
         false => describe(&built, args, started),
     }
     Ok(Outcome::Done)
+}
+
+/// The digest of this program, as far as it can be told apart cheaply, and of the profiles and
+/// overlays it builds with.
+fn program(library: &LibraryFiles) -> Result<Digest> {
+    let path = std::env::current_exe().context("looking for this program's own file")?;
+    let metadata = path.metadata().with_context(|| format!("looking at {}", path.display()))?;
+    let mut hasher = Hasher::default();
+    let identity =
+        (env!("CARGO_PKG_VERSION"), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+    hasher.update(format!("{identity:?}\n").as_bytes());
+    for (path, file) in library {
+        hasher.update(format!("{path:?} {}\n", file.bytes.len()).as_bytes());
+        hasher.update(&file.bytes);
+    }
+    Ok(hasher.finish())
+}
+
+/// The digest of all that a build starts from.
+fn everything(
+    program: &Digest,
+    source: &Source,
+    secrets: &[KindSecrets],
+    images: &BTreeMap<String, CachedImages>,
+    boot_programs: &BTreeMap<String, BootProgram>,
+) -> Digest {
+    let mut hasher = Hasher::default();
+    hasher.update(program.as_bytes());
+    for file in source.map.files() {
+        hasher.update(format!("{:?} {}\n", file.path, file.text.len()).as_bytes());
+        hasher.update(file.text.as_bytes());
+    }
+    for secrets in secrets {
+        hasher.update(format!("{}\n", secrets.bundle().len()).as_bytes());
+        hasher.update(secrets.bundle());
+        hasher.update(format!("{:?}\n", secrets.root_hash()).as_bytes());
+    }
+    let programs = boot_programs.iter().map(|(name, program)| (name, program.entry));
+    hasher.update(format!("{images:?}\n{:?}\n", programs.collect::<Vec<_>>()).as_bytes());
+    hasher.finish()
 }
 
 fn failed(
@@ -183,8 +235,16 @@ fn print_json(built: &Built) -> Result<()> {
             ("new", generation, n_written, Some(n_reused))
         }
     };
+    let changes = built.changes.as_ref();
+    let names = |of: fn(&Changes) -> Vec<&NodeName>| {
+        changes.map(|changes| of(changes).into_iter().map(NodeName::as_str).collect::<Vec<_>>())
+    };
     let json = json!({
         "state": state,
+        "added": names(|changes| changes.added.iter().collect()),
+        "removed": names(|changes| changes.removed.iter().collect()),
+        "changed": names(|changes| changes.changed.iter().map(|(name, _)| name).collect()),
+        "changed_layers": changes.map(|changes| &changes.layers),
         "generation": generation,
         "nodes": built.n_nodes,
         "artifacts": built.n_artifacts,
@@ -215,8 +275,41 @@ fn describe(built: &Built, args: &BuildArgs, started: Instant) {
             );
         }
         Published::New { generation, n_written, n_reused } => eprintln!(
-            "{}: generation {generation}: {totals}; {n_written} folders written, {n_reused} as before ({seconds:.2} s)",
+            "{}: generation {generation}: {totals}; {n_written} folders written, {n_reused} as before ({seconds:.2} s{})",
             out.display(),
+            peak_memory().map_or_else(String::new, |peak| format!(", {} MiB", peak.mib())),
         ),
     }
+    if let Some(changes) = &built.changes {
+        describe_changes(changes);
+    }
+}
+
+/// Which nodes are not as they were, the ones that changed alike in one line.
+fn describe_changes(changes: &Changes) {
+    let tell = |what: &str, nodes: Vec<&NodeName>, files: &str| {
+        if !nodes.is_empty() {
+            eprintln!("  {what} {}: {}{files}", nodes.len(), range::fold(nodes));
+        }
+    };
+    tell("added", changes.added.iter().collect(), "");
+    tell("removed", changes.removed.iter().collect(), "");
+    let mut alike: BTreeMap<&[String], Vec<&NodeName>> = BTreeMap::new();
+    for (node, files) in &changes.changed {
+        alike.entry(files).or_default().push(node);
+    }
+    for (files, nodes) in alike {
+        tell("changed", nodes, &format!(" ({})", files.join(", ")));
+    }
+    if !changes.layers.is_empty() {
+        eprintln!("  shared layers that are new: {}", changes.layers.join(", "));
+    }
+}
+
+/// The most memory that this process had (proc(5), VmHWM).
+fn peak_memory() -> Option<ByteSize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(ByteSize::from_bytes(kib << 10))
 }

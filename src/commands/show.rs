@@ -11,7 +11,6 @@ use crate::cluster::{Cluster, Node};
 use crate::commands::{Outcome, lint, load, report};
 use crate::diag::{Color, Diagnostic, Problems};
 use crate::media::boot_tree::{self, Stage2};
-use crate::render::install;
 use crate::render::prepared::Prepared;
 use crate::tree::{Entry, FileTree, TreePath};
 
@@ -27,14 +26,14 @@ pub fn run(args: &ShowArgs, color: Color) -> Result<Outcome> {
     };
     let node = load::node(&loaded.cluster, &args.node)?;
     let shown = match args.what.as_deref() {
-        None => whole_tree(&prepared, &loaded.cluster, node)
-            .and_then(|tree| Ok(print_list(&tree, args)?)),
+        None => whole_tree(&prepared, node).and_then(|tree| Ok(print_list(&tree, args)?)),
         Some("kickstart") => build::kickstart(&prepared, &loaded.cluster, node)
             .map_err(Shown::from)
             .and_then(|text| Ok(print(text.as_bytes())?)),
         Some("pxe") => print_boot_files(&prepared, &loaded.cluster, node),
-        Some(path) => whole_tree(&prepared, &loaded.cluster, node)
-            .and_then(|tree| Ok(print_file(&tree, path, node)?)),
+        Some(path) => {
+            whole_tree(&prepared, node).and_then(|tree| Ok(print_file(&tree, path, node)?))
+        }
     };
     match shown {
         Ok(()) => Ok(Outcome::Done),
@@ -68,11 +67,11 @@ impl From<build::BuildError> for Shown {
 }
 
 /// All layers of the node on top of each other.
-fn whole_tree(prepared: &Prepared<'_>, cluster: &Cluster, node: &Node) -> Result<FileTree, Shown> {
+fn whole_tree(prepared: &Prepared<'_>, node: &Node) -> Result<FileTree, Shown> {
     let layers = prepared.layers().map_err(Shown::Problems)?;
     let own = prepared.nodes_of_kind(node.kind).own_tree(node).map_err(Shown::Problems)?;
     let mut tree = FileTree::default();
-    let shared = install::layers(cluster.kind_of(node));
+    let shared = prepared.layers_of(node.kind);
     for layer in shared.iter().map(|name| &layers[name]).chain([&own]) {
         tree.overlay(layer).map_err(|fault| Shown::World(fault.into()))?;
     }

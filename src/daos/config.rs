@@ -253,6 +253,11 @@ impl ServerYaml {
         Self { before_fault_path: format!("{before}\n"), after_fault_path: after.to_owned() }
     }
 
+    /// The file without a fault path.
+    pub fn text(&self) -> String {
+        [self.before_fault_path.as_str(), &self.after_fault_path].concat()
+    }
+
     /// The file for `node`: the same but for the fault path.
     pub fn for_node(&self, node: &Node) -> String {
         #[derive(Serialize)]

@@ -64,6 +64,11 @@ impl SourceMap {
         SourceId(u32::try_from(self.files.len() - 1).expect("fewer than 4 billion files are read"))
     }
 
+    /// All texts, in the order in which they were added.
+    pub fn files(&self) -> impl Iterator<Item = &SourceFile> {
+        self.files.iter()
+    }
+
     pub fn file(&self, id: SourceId) -> &SourceFile {
         &self.files[id.0 as usize]
     }

@@ -5,16 +5,15 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest as _, Sha256};
 
-use crate::format::digest::Digest;
+use crate::format::digest::{Digest, Hasher};
 use crate::progress::Progress;
 
 /// A part file that is open for appending, and the digest of what is in it.
 pub(super) struct Part {
     path: PathBuf,
     file: File,
-    hasher: Sha256,
+    hasher: Hasher,
     length: u64,
     /// The URL and its validator (an entity tag or a date), if a server gave one.
     tag: Option<(String, String)>,
@@ -27,8 +26,8 @@ impl Part {
             let mut options = OpenOptions::new();
             let mut file =
                 options.read(true).write(true).create(true).truncate(false).open(path)?;
-            let mut hasher = Sha256::new();
-            let length = Digest::feed(&mut hasher, &mut file, |_| ())?;
+            let mut hasher = Hasher::default();
+            let length = hasher.feed(&mut file, |_| ())?;
             let tag = fs::read_to_string(tag_path(path)).ok();
             let tag = tag.as_deref().and_then(|tag| tag.trim_end().split_once('\n'));
             let tag = tag.map(|(url, validator)| (url.to_owned(), validator.to_owned()));
@@ -43,7 +42,7 @@ impl Part {
     }
 
     pub fn digest(&self) -> Digest {
-        Digest::finish(self.hasher.clone())
+        self.hasher.clone().finish()
     }
 
     /// What the server at `url` calls the file that the bytes are of.
@@ -74,7 +73,7 @@ impl Part {
             .set_len(0)
             .and_then(|()| self.file.seek(SeekFrom::Start(0)))
             .with_context(|| format!("emptying {}", self.path.display()))?;
-        self.hasher = Sha256::new();
+        self.hasher = Hasher::default();
         self.length = 0;
         Ok(())
     }
@@ -185,7 +184,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         let mut part =
-            Part { path: path.clone(), file, hasher: Sha256::new(), length: 0, tag: None };
+            Part { path: path.clone(), file, hasher: Hasher::default(), length: 0, tag: None };
         let error = part.append(b"x").unwrap_err();
         assert_eq!(
             format!("{error:#}"),

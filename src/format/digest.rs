@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest; displayed and serialized as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,16 +14,15 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        Self::from_lc(&digest(&SHA256, bytes))
+    }
+
+    fn from_lc(digest: &aws_lc_rs::digest::Digest) -> Self {
+        Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
-    }
-
-    /// The digest of what `hasher` was fed.
-    pub fn finish(hasher: Sha256) -> Self {
-        Self(hasher.finalize().into())
     }
 
     /// Reads `source` to its end; returns its digest and length in bytes. `seen` is told of
@@ -33,17 +32,45 @@ impl Digest {
     ///
     /// Fails if `source` does.
     pub fn of_reader(source: impl Read, seen: impl Fn(u64)) -> io::Result<(Self, u64)> {
-        let mut hasher = Sha256::new();
-        let length = Self::feed(&mut hasher, source, seen)?;
-        Ok((Self::finish(hasher), length))
+        let mut hasher = Hasher::default();
+        let length = hasher.feed(source, seen)?;
+        Ok((hasher.finish(), length))
+    }
+}
+
+/// Digests bytes as they come.
+#[derive(Clone)]
+pub struct Hasher(Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
+impl Hasher {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
     }
 
-    /// Feeds all of `source` to `hasher`; returns its length in bytes.
+    /// The digest of all that it was fed.
+    pub fn finish(self) -> Digest {
+        Digest::from_lc(&self.0.finish())
+    }
+
+    /// Takes all of `source`; returns its length in bytes. `seen` is told of each piece's
+    /// length.
     ///
     /// # Errors
     ///
     /// Fails if `source` does.
-    pub fn feed(hasher: &mut Sha256, mut source: impl Read, seen: impl Fn(u64)) -> io::Result<u64> {
+    pub fn feed(&mut self, mut source: impl Read, seen: impl Fn(u64)) -> io::Result<u64> {
         let mut piece = vec![0; 256 * 1024];
         let mut length = 0;
         loop {
@@ -53,10 +80,35 @@ impl Digest {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            hasher.update(&piece[..count]);
+            self.update(&piece[..count]);
             length += count as u64;
             seen(count as u64);
         }
+    }
+}
+
+/// The digest of bytes that many files begin with, to go on from.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    bytes: Vec<u8>,
+    digested: Hasher,
+}
+
+impl Beginning {
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut digested = Hasher::default();
+        digested.update(bytes);
+        Self { bytes: bytes.to_vec(), digested }
+    }
+
+    /// The digest of all of `bytes`; quicker if they begin as expected.
+    pub fn digest(&self, bytes: &[u8]) -> Digest {
+        let Some(rest) = bytes.strip_prefix(self.bytes.as_slice()) else {
+            return Digest::of(bytes);
+        };
+        let mut hasher = self.digested.clone();
+        hasher.update(rest);
+        hasher.finish()
     }
 }
 
@@ -124,18 +176,18 @@ impl<'de> Deserialize<'de> for Digest {
 #[derive(Debug)]
 pub struct DigestWriter<W> {
     out: W,
-    sha256: Sha256,
+    sha256: Hasher,
     n_bytes: u64,
 }
 
 impl<W: Write> DigestWriter<W> {
     pub fn new(out: W) -> Self {
-        Self { out, sha256: Sha256::new(), n_bytes: 0 }
+        Self { out, sha256: Hasher::default(), n_bytes: 0 }
     }
 
     /// The underlying writer, how many bytes it took, and their digest.
     pub fn finish(self) -> (W, u64, Digest) {
-        (self.out, self.n_bytes, Digest(self.sha256.finalize().into()))
+        (self.out, self.n_bytes, self.sha256.finish())
     }
 }
 
@@ -165,6 +217,14 @@ mod tests {
         assert_eq!(ABC.parse(), Ok(Digest::of(b"abc")));
         for text in ["", "ba78", &ABC.replace('b', "+"), &"é".repeat(32)] {
             assert!(text.parse::<Digest>().is_err(), "from {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_that_goes_on_from_a_beginning_is_that_of_the_whole() {
+        let beginning = Beginning::new(&[b'x'; 1000]);
+        for bytes in [&[b'x'; 1000][..], &[b'x'; 1001], &[b'x'; 999], b"", b"y"] {
+            assert_eq!(beginning.digest(bytes), Digest::of(bytes));
         }
     }
 

@@ -8,6 +8,8 @@
 use std::cell::Cell;
 use std::io;
 
+use memchr::memmem;
+
 use crate::format::digest::Digest;
 use crate::tree::{Entry, FileTree, Mode, Placed, TreePath};
 
@@ -109,6 +111,21 @@ impl Archive {
 /// [`io::ErrorKind::InvalidInput`] for a tree that the format cannot describe;
 /// [`io::ErrorKind::InvalidData`] if what was read back is not what was to be written.
 pub fn pack(tree: &FileTree, archive: Archive, level: gzip::Level) -> io::Result<Vec<u8>> {
+    pack_around(tree, archive, level, None)
+}
+
+/// As [`pack`], for a tree with a file that holds the bytes of `ready`: they are not compressed
+/// again. Where they are not found, it is [`pack`].
+///
+/// # Errors
+///
+/// Those of [`pack`].
+pub fn pack_around(
+    tree: &FileTree,
+    archive: Archive,
+    level: gzip::Level,
+    ready: Option<&gzip::Ready>,
+) -> io::Result<Vec<u8>> {
     thread_local! {
         // Two buffers a thread, as asking the system for new ones took longer than filling
         // them.
@@ -119,12 +136,30 @@ pub fn pack(tree: &FileTree, archive: Archive, level: gzip::Level) -> io::Result
     unpacked.clear();
     archive.write(tree, &mut plain)?;
     let mut packed = Vec::with_capacity(plain.len() / 4);
-    gzip::write(&plain, level, &mut packed)?;
-    gzip::read(&packed, plain.len(), &mut unpacked)?;
-    archive.check(tree, &unpacked)?;
+    let found = ready.and_then(|ready| Some((ready, find(&plain, ready.plain())?)));
+    match found {
+        Some((ready, at)) => {
+            let (before, after) = (&plain[..at], &plain[at + ready.plain().len()..]);
+            gzip::write_around(before, ready, after, level, &mut packed)?;
+            gzip::check_around(&packed, at, ready, &plain)?;
+            archive.check(tree, &plain)?;
+        }
+        None => {
+            gzip::write(&plain, level, &mut packed)?;
+            gzip::read(&packed, plain.len(), &mut unpacked)?;
+            archive.check(tree, &unpacked)?;
+        }
+    }
     PLAIN.set((plain, unpacked));
     packed.shrink_to_fit();
     Ok(packed)
+}
+
+/// Where `part` begins in `bytes`, if the first place that looks like it is it.
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    // A searcher for all of a long part takes longer to make than the search.
+    let at = memmem::find(bytes, part.get(..32)?)?;
+    bytes[at..].starts_with(part).then_some(at)
 }
 
 /// One entry of an archive, as it stands there.

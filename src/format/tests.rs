@@ -178,11 +178,11 @@ fn the_bytes_of_archives_are_those_of_the_last_version() {
     let expected = [
         [
             "1f31a7d3c473959a494dbe31d3b9133f7949c1a8b1f20306cc195ee78ba662c2",
-            "f71323017d4269f60cbd2bd09f32d953598625e8d5958470ccf531128cfbeaf5",
+            "ea3fdb189c18c7c32201d6c3919a693f53a46093c97b7548e221cb75fbba3cbe",
         ],
         [
             "55954a77f117512142888bbcc75600173c46f8a15a1f1e18fb1ffc05df4615fe",
-            "88bc75268d9cd416a122146102d60e971420296c3365f58baa7522ee34de6c06",
+            "5a29d41311e8604174d48b3e5d37c0653b38f92d2fab43423eb8694e87f979f3",
         ],
     ];
     assert_eq!(digests, expected);
@@ -196,7 +196,29 @@ fn gzip_headers_hold_no_time_no_name_and_no_system() {
         packed[..10].to_vec()
     };
     assert_eq!(header(gzip::Level::Fast), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255]);
-    assert_eq!(header(gzip::Level::Small), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255]);
+    assert_eq!(header(gzip::Level::Small), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
+}
+
+#[test]
+fn a_file_around_a_ready_part_is_one_plain_gzip_file() {
+    let ready = gzip::Ready::new(&b"the same in every file\n".repeat(2000)).unwrap();
+    for (n_before, n_after) in [(0, 0), (1, 0), (0, 1), (120, 9000), (70_000, 200_000)] {
+        let (before, after) = (vec![b'<'; n_before], vec![b'>'; n_after]);
+        let plain = [&before, ready.plain(), &after].concat();
+        let mut packed = Vec::new();
+        gzip::write_around(&before, &ready, &after, gzip::Level::Fast, &mut packed).unwrap();
+        let mut unpacked = Vec::new();
+        gzip::read(&packed, plain.len(), &mut unpacked).unwrap();
+        assert!(unpacked == plain, "{n_before} bytes before, {n_after} after");
+        gzip::check_around(&packed, n_before, &ready, &plain).unwrap();
+        for at in (10..packed.len()).step_by(packed.len() / 50 + 1) {
+            let mut broken = packed.clone();
+            broken[at] ^= 1;
+            let checked = gzip::check_around(&broken, n_before, &ready, &plain);
+            assert!(checked.is_err(), "byte {at} of {} is broken", packed.len());
+        }
+        assert!(gzip::check_around(&packed[..packed.len() - 1], n_before, &ready, &plain).is_err());
+    }
 }
 
 #[test]

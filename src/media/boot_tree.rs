@@ -89,11 +89,17 @@ pub fn node_files(
         .render("boot/grub.cfg.hbs", &menu(archive(grub_device(url)), grub_disk(disk_boot)))?;
     let ipxe =
         templates.render("boot/node.ipxe.hbs", &menu(archive(url.into()), ipxe_disk(disk_boot)))?;
-    Ok(BTreeMap::from([
-        (format!("pxelinux.cfg/{}", mac.pxe_config_name()), pxelinux),
-        (format!("grub/grub.cfg-{}", mac.pxe_config_name()), grub),
-        (format!("ipxe/{}.ipxe", mac.hyphenated()), ipxe),
-    ]))
+    Ok(node_paths(mac).into_iter().zip([pxelinux, grub, ipxe]).collect())
+}
+
+/// The paths of one node's files below `pxe/`: PXELINUX's, GRUB's, iPXE's.
+pub fn node_paths(mac: MacAddr) -> [String; 3] {
+    let name = mac.pxe_config_name();
+    [
+        format!("pxelinux.cfg/{name}"),
+        format!("grub/grub.cfg-{name}"),
+        format!("ipxe/{}.ipxe", mac.hyphenated()),
+    ]
 }
 
 /// The folder of the installer's images for a kind, from the top of the boot tree.

@@ -8,6 +8,7 @@
 //!                                    nodes/<name>, layers/<name>, pxe -> the store,
 //!                                    secret/ (0700; its files 0600)
 //! out/current -> generations/<n>     what readers see
+//! out/.inputs                        what that was made from: a cache for the next build
 //! ```
 //!
 //! A build stages folders, from several threads if it likes, and publishes them together:
@@ -32,13 +33,15 @@ use crate::output::disk::{PUBLIC, named};
 use crate::units::ByteSize;
 
 mod disk;
+mod inputs;
 mod publish;
 mod stage;
 mod sweep;
 mod verify;
 
+pub use inputs::Inputs;
 pub use publish::Published;
-pub use stage::{Contents, NewFile};
+pub use stage::{Contents, Filling, NewFile};
 pub use verify::{Secrets, Verification, WrongMode, verify};
 
 /// How many generations stay; the current one stays in any case.
@@ -51,6 +54,7 @@ const STAGING: &str = ".staging";
 const STORE: &str = "store";
 const GENERATIONS: &str = "generations";
 const CURRENT: &str = "current";
+const INPUTS: &str = ".inputs";
 const MANIFEST: &str = "manifest.json";
 const SUMS: &str = "SHA256SUMS";
 const SECRET: &str = "secret";

@@ -1,7 +1,7 @@
 //! From staged folders to a new generation that readers see, in one step.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -10,12 +10,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::syncfs;
 
 use crate::manifest::{
-    Artifact, FileEntry, Folder, LAYER_SUMS, Manifest, SecretManifest, layer_sums, sha256sums,
+    Artifact, ArtifactWriter, FileEntry, Folder, LAYER_SUMS, Manifest, SecretManifest, layer_sums,
+    sha256sums, write_sha256sums,
 };
 use crate::output::disk::{self, PUBLIC, PUBLIC_FILE, SECRET_DIR, SECRET_FILE, named};
 use crate::output::{
-    CURRENT, GENERATIONS, Generation, MANIFEST, NewSecret, Output, SECRET, SUMS, SecretSource,
-    generation_number, stage, store_link, sweep,
+    CURRENT, GENERATIONS, Generation, Inputs, MANIFEST, NewSecret, Output, SECRET, SUMS,
+    SecretSource, generation_number, stage, store_link, sweep,
 };
 
 /// What a publication did.
@@ -33,47 +34,64 @@ pub enum Published {
     },
 }
 
-/// The texts of a generation.
-struct Texts {
-    manifest: Vec<u8>,
-    sums: String,
-    layer_sums: String,
-    secret_manifest: Vec<u8>,
-    secret_sums: String,
-}
-
 impl Output {
     /// Makes what was staged the current generation, durably, and removes generations beyond
     /// the last [`N_KEPT_GENERATIONS`](super::N_KEPT_GENERATIONS).
     ///
     /// `manifest` names folders that [`stage`](Self::stage) or
-    /// [`carry_node`](Self::carry_node) gave; the files of the generation itself are added
-    /// to it here. If nothing differs from the current generation, nothing is written.
+    /// [`carry_node`](Self::carry_node) gave, or that the current generation has; the files of
+    /// the generation itself are added to it here. `inputs` are what it was made from. If nothing differs from the current generation, nothing is written.
     ///
     /// # Errors
     ///
     /// Until `current` is swapped, any failure leaves the old generation as it was.
-    pub fn publish(self, mut manifest: Manifest) -> Result<Published> {
+    pub fn publish(self, mut manifest: Manifest, inputs: &Inputs) -> Result<Published> {
         let layer_sums = layer_sums(&manifest.layers);
         manifest.files.insert(LAYER_SUMS.to_owned(), FileEntry::of(layer_sums.as_bytes()));
         let secrets = self.secret_manifest();
-        let texts = Texts::of(&manifest, &secrets, layer_sums)?;
+        let texts = Texts { manifest: &manifest, secrets: &secrets, layer_sums };
         if let Some(generation) = self.generation()
             && !self.has_staged_secret()
-            && generation.is_whole_with(&manifest, &secrets, &texts)
+            && generation.is_whole_with(&texts)
         {
             if self.n_written.load(Ordering::Relaxed) > 0 {
                 self.sync()?; // Damaged folders were replaced.
             }
+            self.note_inputs(generation.number, inputs)?;
             return Ok(Published::Unchanged { generation: generation.number });
         }
-        let staged = self.stage_generation(&manifest, &texts)?;
+        let staged = self.stage_generation(&texts)?;
         let generation = self.swap(&staged)?;
+        self.note_inputs(generation, inputs)?;
         sweep::sweep(&self.root)?;
         let n_written = self.n_written.load(Ordering::Relaxed);
         let n_folders = manifest.folders().count() as u64;
         let n_reused = n_folders.saturating_sub(n_written);
         Ok(Published::New { generation, n_written, n_reused })
+    }
+
+    /// The current generation, if all that it lists is still there: names, sizes, modes and
+    /// links are looked at.
+    pub fn untouched(&self) -> Option<(u64, &Manifest)> {
+        let generation = self.generation()?;
+        let manifest = &generation.manifest;
+        let secrets = generation.secrets.as_ref()?;
+        let sums = sums_size(manifest.artifacts());
+        let secret_sums = sums_size(secrets.artifacts());
+        let is_public =
+            |(name, size)| disk::is_file_of(&generation.path.join(name), size, PUBLIC_FILE);
+        let own = manifest.files.iter().map(|(name, file)| (name.as_str(), file.size));
+        let folder = generation.path.join(SECRET);
+        let is_secret =
+            |(name, size): (&str, u64)| disk::is_file_of(&folder.join(name), size, SECRET_FILE);
+        let secret_files = secrets.files.iter().map(|(name, file)| (name.as_str(), file.size));
+        let is_whole = own.chain([(SUMS, sums)]).all(is_public)
+            && disk::is_dir_of(&folder, SECRET_DIR)
+            && secret_files.chain([(SUMS, secret_sums)]).all(is_secret)
+            && manifest
+                .folders()
+                .all(|(place, it)| generation.links_to(&place, it) && self.is_in_store(it));
+        is_whole.then_some((generation.number, manifest))
     }
 
     fn secret_manifest(&self) -> SecretManifest {
@@ -89,26 +107,25 @@ impl Output {
     }
 
     /// Builds the generation's folder under a name that readers do not look at.
-    fn stage_generation(&self, manifest: &Manifest, texts: &Texts) -> Result<PathBuf> {
+    fn stage_generation(&self, texts: &Texts<'_>) -> Result<PathBuf> {
         let staged = self.staging()?.join("generation");
         for name in ["", "layers", "nodes"] {
             disk::make_dir(&staged.join(name), PUBLIC)?;
         }
-        for (place, folder) in manifest.folders() {
+        for (place, folder) in texts.manifest.folders() {
             ensure!(self.is_in_store(folder), "the folder of {place} was not staged, or is lost");
             let link = staged.join(&place);
             symlink(store_link(&place, &folder.digest), &link)
                 .with_context(|| named("linking", &link))?;
         }
-        let put = |name: &str, text: &[u8]| disk::write_file(&staged.join(name), PUBLIC_FILE, text);
-        put(MANIFEST, &texts.manifest)?;
-        put(SUMS, texts.sums.as_bytes())?;
-        put(LAYER_SUMS, texts.layer_sums.as_bytes())?;
+        for text in Text::PUBLIC {
+            texts.put(text, &staged.join(text.name()), PUBLIC_FILE)?;
+        }
         self.stage_secrets(&staged.join(SECRET), texts)?;
         Ok(staged)
     }
 
-    fn stage_secrets(&self, folder: &Path, texts: &Texts) -> Result<()> {
+    fn stage_secrets(&self, folder: &Path, texts: &Texts<'_>) -> Result<()> {
         let staged = self.staging()?.join(SECRET);
         if disk::exists(&staged)? {
             disk::rename(&staged, folder)?;
@@ -125,8 +142,10 @@ impl Output {
                 stage::link_or_copy(&source, &folder.join(name), SECRET_FILE, file)?;
             }
         }
-        disk::write_file(&folder.join(MANIFEST), SECRET_FILE, &texts.secret_manifest)?;
-        disk::write_file(&folder.join(SUMS), SECRET_FILE, texts.secret_sums.as_bytes())
+        for text in Text::SECRET {
+            texts.put(text, &folder.join(text.name()), SECRET_FILE)?;
+        }
+        Ok(())
     }
 
     /// Brings everything to disk, then lets readers see it. The order matters: a name must
@@ -154,15 +173,99 @@ impl Output {
     }
 }
 
-impl Texts {
-    fn of(manifest: &Manifest, secrets: &SecretManifest, layer_sums: String) -> Result<Self> {
-        let (mut manifest_json, mut secret_manifest) = (Vec::new(), Vec::new());
-        manifest.write_json(&mut manifest_json)?;
-        secrets.write_json(&mut secret_manifest)?;
-        let sums = sums_of(manifest.artifacts(), &manifest_json);
-        let secret_sums = sums_of(secrets.artifacts(), &secret_manifest);
-        Ok(Self { manifest: manifest_json, sums, layer_sums, secret_manifest, secret_sums })
+/// A file of lists that a generation has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text {
+    Manifest,
+    Sums,
+    LayerSums,
+    SecretManifest,
+    SecretSums,
+}
+
+impl Text {
+    const PUBLIC: [Text; 3] = [Text::Manifest, Text::Sums, Text::LayerSums];
+    const SECRET: [Text; 2] = [Text::SecretManifest, Text::SecretSums];
+
+    /// Its path in the generation, or in the folder of secrets.
+    fn name(self) -> &'static str {
+        match self {
+            Text::Manifest | Text::SecretManifest => MANIFEST,
+            Text::Sums | Text::SecretSums => SUMS,
+            Text::LayerSums => LAYER_SUMS,
+        }
     }
+}
+
+/// The lists of a generation. They grow with the cluster and are written piece by piece.
+struct Texts<'a> {
+    manifest: &'a Manifest,
+    secrets: &'a SecretManifest,
+    layer_sums: String,
+}
+
+impl Texts<'_> {
+    fn write<W: Write>(&self, text: Text, mut out: W) -> io::Result<()> {
+        match text {
+            Text::Manifest => self.manifest.write_json(out),
+            Text::LayerSums => out.write_all(self.layer_sums.as_bytes()),
+            Text::SecretManifest => self.secrets.write_json(out),
+            Text::Sums => write_sums(self.entry(Text::Manifest)?, self.manifest.artifacts(), out),
+            Text::SecretSums => {
+                write_sums(self.entry(Text::SecretManifest)?, self.secrets.artifacts(), out)
+            }
+        }
+    }
+
+    fn entry(&self, text: Text) -> io::Result<FileEntry> {
+        let mut writer = ArtifactWriter::new("", io::sink());
+        self.write(text, BufWriter::new(&mut writer))?;
+        Ok(writer.finish().1.file)
+    }
+
+    fn put(&self, text: Text, path: &Path, mode: u32) -> Result<()> {
+        let mut out = BufWriter::new(disk::create(path, mode)?);
+        let written = self.write(text, &mut out).and_then(|()| out.flush());
+        written.with_context(|| named("writing", path))
+    }
+
+    /// Whether the file at `path` holds exactly this text.
+    fn is_at(&self, text: Text, path: &Path) -> bool {
+        let compare = || -> io::Result<bool> {
+            let mut comparing = Comparing(BufReader::new(File::open(path)?));
+            self.write(text, BufWriter::new(&mut comparing))?;
+            Ok(comparing.0.fill_buf()?.is_empty())
+        };
+        compare().unwrap_or(false)
+    }
+}
+
+/// Takes only what its reader gives.
+struct Comparing<R>(R);
+
+impl<R: Read> Write for Comparing<R> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut found = vec![0; bytes.len()];
+        self.0.read_exact(&mut found)?;
+        match found == bytes {
+            true => Ok(bytes.len()),
+            false => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes `SHA256SUMS` for `artifacts` and the manifest that lists them.
+fn write_sums<W: Write>(
+    manifest: FileEntry,
+    artifacts: impl Iterator<Item = Artifact>,
+    out: W,
+) -> io::Result<()> {
+    let manifest = Artifact { name: MANIFEST.to_owned(), file: manifest };
+    write_sha256sums([manifest].into_iter().chain(artifacts), out)
 }
 
 /// The text of `SHA256SUMS` for `artifacts` and the manifest that lists them.
@@ -171,25 +274,28 @@ pub(super) fn sums_of(artifacts: impl Iterator<Item = Artifact>, manifest: &[u8]
     sha256sums([manifest].into_iter().chain(artifacts))
 }
 
+/// The size of `SHA256SUMS` for `artifacts` and the manifest that lists them.
+fn sums_size(artifacts: impl Iterator<Item = Artifact>) -> u64 {
+    let line = |name: &str| 64 + 2 + name.len() as u64 + 1;
+    line(MANIFEST) + artifacts.map(|artifact| line(&artifact.name)).sum::<u64>()
+}
+
 impl Generation {
+    /// Whether the link at `place` leads to that folder of the store.
+    fn links_to(&self, place: &str, folder: &Folder) -> bool {
+        let target = fs::read_link(self.path.join(place));
+        target.is_ok_and(|target| target == Path::new(&store_link(place, &folder.digest)))
+    }
+
     /// Whether this is what was built, its texts and links unharmed. The folders of the
     /// store and the secrets were looked at when they were staged.
-    fn is_whole_with(&self, manifest: &Manifest, secrets: &SecretManifest, texts: &Texts) -> bool {
-        let is_text = |name: &str, text: &[u8]| {
-            fs::read(self.path.join(name)).is_ok_and(|found| found == text)
-        };
-        let is_link = |(place, folder): (String, &Folder)| {
-            let target = fs::read_link(self.path.join(&place));
-            target.is_ok_and(|target| target == Path::new(&store_link(&place, &folder.digest)))
-        };
-        self.manifest == *manifest
-            && self.secrets.as_ref() == Some(secrets)
-            && disk::is_dir_of(&self.path.join(SECRET), SECRET_DIR)
-            && is_text(MANIFEST, &texts.manifest)
-            && is_text(SUMS, texts.sums.as_bytes())
-            && is_text(LAYER_SUMS, texts.layer_sums.as_bytes())
-            && is_text("secret/manifest.json", &texts.secret_manifest)
-            && is_text("secret/SHA256SUMS", texts.secret_sums.as_bytes())
-            && manifest.folders().all(is_link)
+    fn is_whole_with(&self, texts: &Texts<'_>) -> bool {
+        let secret = self.path.join(SECRET);
+        self.manifest == *texts.manifest
+            && self.secrets.as_ref() == Some(texts.secrets)
+            && disk::is_dir_of(&secret, SECRET_DIR)
+            && Text::PUBLIC.iter().all(|text| texts.is_at(*text, &self.path.join(text.name())))
+            && Text::SECRET.iter().all(|text| texts.is_at(*text, &secret.join(text.name())))
+            && texts.manifest.folders().all(|(place, folder)| self.links_to(&place, folder))
     }
 }

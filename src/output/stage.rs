@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,6 +27,11 @@ pub struct NewFile<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Contents<'a> {
     Bytes(&'a [u8]),
+    /// Whose digest is known already.
+    Digested {
+        bytes: &'a [u8],
+        sha256: Digest,
+    },
     /// In a file elsewhere, such as a cache of downloads. It is linked if it can be, else
     /// copied, and read once either way: other bytes than expected are an error.
     Elsewhere {
@@ -38,6 +44,9 @@ impl Contents<'_> {
     fn entry(&self) -> FileEntry {
         match self {
             Contents::Bytes(bytes) => FileEntry::of(bytes),
+            Contents::Digested { bytes, sha256 } => {
+                FileEntry { size: bytes.len() as u64, sha256: *sha256 }
+            }
             Contents::Elsewhere { expected, .. } => *expected,
         }
     }
@@ -47,14 +56,11 @@ impl Output {
     /// Puts a folder of `files` into the store, unless it is there already. Several threads
     /// may do so at once.
     ///
-    /// Files that `alike`, a folder of the current generation, has too are linked from
-    /// there: of a large folder only what changed is written.
-    ///
     /// # Errors
     ///
     /// Fails for a name that leads out of the folder, a file elsewhere that is not what it
     /// should be, or a write that fails; the store is as before then.
-    pub fn stage(&self, files: &[NewFile<'_>], alike: Option<&Folder>) -> Result<Folder> {
+    pub fn stage(&self, files: &[NewFile<'_>]) -> Result<Folder> {
         let mut entries = BTreeMap::new();
         for file in files {
             ensure!(is_clean_name(file.name), "`{}` is no name for an artefact", file.name);
@@ -66,9 +72,7 @@ impl Output {
             let staged = self.staging()?.join(self.staged_name());
             disk::make_dir(&staged, PUBLIC)?;
             for file in files {
-                let known = alike
-                    .filter(|alike| alike.files.get(file.name) == Some(&folder.files[file.name]));
-                self.stage_file(&staged, file, known)?;
+                stage_file(&staged, file)?;
             }
             self.put_into_store(&staged, &folder)?;
             self.n_written.fetch_add(1, Ordering::Relaxed);
@@ -121,14 +125,37 @@ impl Output {
         Ok(entry)
     }
 
+    /// Takes a layer over from the current generation, for nodes that are taken over.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the current generation has no such layer, or has lost files of it.
+    pub fn carry_layer(&self, layer: &str) -> Result<Folder> {
+        let carried = self.current().and_then(|manifest| manifest.layers.get(layer));
+        carried.filter(|folder| self.is_in_store(folder)).cloned().with_context(|| {
+            format!("the layer {layer} was changed or lost; build without --only once")
+        })
+    }
+
     /// Whether the store holds all of `folder`. Only names, sizes and modes are looked at:
     /// folders come into the store whole, so this is about what happened to them since.
-    pub(super) fn is_in_store(&self, folder: &Folder) -> bool {
+    pub fn is_in_store(&self, folder: &Folder) -> bool {
         let path = self.store_path(&folder.digest);
-        let is_whole = |(name, file): (&String, &FileEntry)| {
+        let is_whole = |(name, file): (&str, &FileEntry)| {
             disk::is_file_of(&path.join(name), file.size, PUBLIC_FILE)
         };
         disk::is_dir_of(&path, PUBLIC) && folder.files.iter().all(is_whole)
+    }
+
+    /// Begins a large folder that is filled file by file. Of `alike`, a folder of the store, what
+    /// is the same is linked.
+    pub fn fill<'o>(&'o self, alike: Option<&'o Folder>) -> Filling<'o> {
+        Filling { output: self, alike, staged: Mutex::default(), files: Mutex::default() }
+    }
+
+    /// Where a file of a folder of the store is.
+    pub fn file_in_store(&self, folder: &Folder, name: &str) -> PathBuf {
+        self.store_path(&folder.digest).join(name)
     }
 
     fn store_path(&self, digest: &Digest) -> PathBuf {
@@ -138,24 +165,6 @@ impl Output {
     /// A name that no other thread has.
     fn staged_name(&self) -> String {
         format!("folder-{}", self.n_staged.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn stage_file(&self, staged: &Path, file: &NewFile<'_>, alike: Option<&Folder>) -> Result<()> {
-        disk::ensure_parents(staged, file.name, PUBLIC)?;
-        let path = staged.join(file.name);
-        if let Some(alike) = alike {
-            let known = self.store_path(&alike.digest).join(file.name);
-            let size = alike.files[file.name].size;
-            if disk::is_file_of(&known, size, PUBLIC_FILE) && fs::hard_link(&known, &path).is_ok() {
-                return Ok(());
-            }
-        }
-        match file.contents {
-            Contents::Bytes(bytes) => disk::write_file(&path, PUBLIC_FILE, bytes),
-            Contents::Elsewhere { path: source, expected } => {
-                link_or_copy(source, &path, PUBLIC_FILE, expected)
-            }
-        }
     }
 
     /// Moves a finished folder to its place. Another thread may have been first: then theirs
@@ -192,6 +201,106 @@ impl Output {
         generation.secrets.as_ref().is_some_and(|it| it.files.get(name) == Some(entry))
             && disk::is_file_of(&path, entry.size, SECRET_FILE)
             && fs::read(path).is_ok_and(|contents| FileEntry::of(&contents) == entry.file())
+    }
+}
+
+/// A folder of the store in the making; several threads may add to it.
+#[derive(Debug)]
+pub struct Filling<'o> {
+    output: &'o Output,
+    alike: Option<&'o Folder>,
+    /// Made when there is something to write.
+    staged: Mutex<Option<PathBuf>>,
+    /// Each with whether `alike` has it.
+    files: Mutex<BTreeMap<String, (FileEntry, bool)>>,
+}
+
+impl Filling<'_> {
+    /// Adds a file.
+    ///
+    /// # Errors
+    ///
+    /// Fails for a name that leads out of the folder or comes twice, a file elsewhere that is
+    /// not what it should be, or a write that fails.
+    pub fn add(&self, file: &NewFile<'_>) -> Result<()> {
+        ensure!(is_clean_name(file.name), "`{}` is no name for an artefact", file.name);
+        let entry = file.contents.entry();
+        let is_alike = self.alike.is_some_and(|alike| alike.files.get(file.name) == Some(&entry));
+        self.note(file.name, entry, is_alike)?;
+        match is_alike {
+            true => Ok(()),
+            false => stage_file(&self.staged()?, file),
+        }
+    }
+
+    /// Adds files as the folder that this one is like has them; adds nothing and returns false
+    /// if that lacks one.
+    pub fn keep(&self, names: &[String]) -> bool {
+        let Some(alike) = self.alike else { return false };
+        let entries: Option<Vec<FileEntry>> =
+            names.iter().map(|name| alike.files.get(name).copied()).collect();
+        let Some(entries) = entries else { return false };
+        names.iter().zip(entries).all(|(name, entry)| self.note(name, entry, true).is_ok())
+    }
+
+    /// Puts the folder into the store, unless it is there already.
+    ///
+    /// # Errors
+    ///
+    /// Fails for a link or write that fails.
+    pub fn finish(self) -> Result<Folder> {
+        let files = self.files.lock().expect("no holder of the lock panics").clone();
+        let kept: Vec<&String> =
+            files.iter().filter(|(_, (_, is_alike))| *is_alike).map(|(name, _)| name).collect();
+        let folder =
+            Folder::of(files.iter().map(|(name, (entry, _))| (name.clone(), *entry)).collect());
+        if self.output.is_in_store(&folder) {
+            return Ok(folder);
+        }
+        let staged = self.staged()?;
+        for name in kept {
+            disk::ensure_parents(&staged, name, PUBLIC)?;
+            let known = self.output.file_in_store(self.alike.expect("files are kept of it"), name);
+            let (path, entry) = (staged.join(name), folder.files[name.as_str()]);
+            let is_there = disk::is_file_of(&known, entry.size, PUBLIC_FILE);
+            if !is_there || fs::hard_link(&known, &path).is_err() {
+                link_or_copy(&known, &path, PUBLIC_FILE, entry)?;
+            }
+        }
+        self.output.put_into_store(&staged, &folder)?;
+        self.output.n_written.fetch_add(1, Ordering::Relaxed);
+        Ok(folder)
+    }
+
+    fn note(&self, name: &str, entry: FileEntry, is_alike: bool) -> Result<()> {
+        let mut files = self.files.lock().expect("no holder of the lock panics");
+        let is_new = files.insert(name.to_owned(), (entry, is_alike)).is_none();
+        ensure!(is_new, "`{name}` comes twice in one folder");
+        Ok(())
+    }
+
+    fn staged(&self) -> Result<PathBuf> {
+        let mut staged = self.staged.lock().expect("no holder of the lock panics");
+        if let Some(path) = &*staged {
+            return Ok(path.clone());
+        }
+        let path = self.output.staging()?.join(self.output.staged_name());
+        disk::make_dir(&path, PUBLIC)?;
+        *staged = Some(path.clone());
+        Ok(path)
+    }
+}
+
+fn stage_file(staged: &Path, file: &NewFile<'_>) -> Result<()> {
+    disk::ensure_parents(staged, file.name, PUBLIC)?;
+    let path = staged.join(file.name);
+    match file.contents {
+        Contents::Bytes(bytes) | Contents::Digested { bytes, .. } => {
+            disk::write_file(&path, PUBLIC_FILE, bytes)
+        }
+        Contents::Elsewhere { path: source, expected } => {
+            link_or_copy(source, &path, PUBLIC_FILE, expected)
+        }
     }
 }
 

@@ -32,16 +32,16 @@ fn build_of(output: &Output, text: &str) -> Result<Manifest> {
     let entries = nodes.par_iter().map(|node| -> Result<(String, NodeEntry)> {
         output.add_secret(node, &format!("{node}.tar.gz"), format!("key {text}").as_bytes())?;
         let kickstart = format!("# {node}\n{text}\n");
-        Ok((node.clone(), node_entry(output.stage(&[bytes("kickstart.ks", &kickstart)], None)?)))
+        Ok((node.clone(), node_entry(output.stage(&[bytes("kickstart.ks", &kickstart)])?)))
     });
     let mut manifest = Manifest::new("lab3", Reproducible::Yes);
     manifest.nodes = entries.collect::<Result<_>>()?;
-    let layer = output.stage(&[bytes("layer.tar.gz", "common")], None)?;
+    let layer = output.stage(&[bytes("layer.tar.gz", "common")])?;
     manifest.layers.insert("common".into(), layer);
-    manifest.pxe.folder = output.stage(
-        &[bytes("boot.ipxe", "#!ipxe\n"), bytes("pxelinux.cfg/default", text)],
-        output.current().map(|manifest| &manifest.pxe.folder),
-    )?;
+    let pxe = output.fill(output.current().map(|manifest| &manifest.pxe.folder));
+    pxe.add(&bytes("boot.ipxe", "#!ipxe\n"))?;
+    pxe.add(&bytes("pxelinux.cfg/default", text))?;
+    manifest.pxe.folder = pxe.finish()?;
     Ok(manifest)
 }
 
@@ -58,7 +58,7 @@ fn node_entry(folder: Folder) -> NodeEntry {
 fn build(root: &Path, text: &str) -> Result<Published> {
     let output = Output::open(root)?;
     let manifest = build_of(&output, text)?;
-    output.publish(manifest)
+    output.publish(manifest, &Inputs::default())
 }
 
 /// Everything under `root`: its mode, and its digest or where it leads.
@@ -75,7 +75,9 @@ fn snapshot(root: &Path) -> BTreeMap<String, String> {
         };
         (entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned(), is)
     };
-    walkdir::WalkDir::new(root).into_iter().map(|entry| line(entry.unwrap())).collect()
+    let is_artefact = |entry: &walkdir::DirEntry| entry.file_name() != INPUTS;
+    let entries = walkdir::WalkDir::new(root).into_iter().filter_entry(is_artefact);
+    entries.map(|entry| line(entry.unwrap())).collect()
 }
 
 fn names(path: &Path) -> BTreeSet<String> {
@@ -96,7 +98,7 @@ fn referenced(root: &Path) -> BTreeSet<String> {
 fn assert_nothing_stale(root: &Path) {
     assert_eq!(
         names(root),
-        [MARKER, CURRENT, GENERATIONS, STORE].map(str::to_owned).into(),
+        [MARKER, CURRENT, GENERATIONS, INPUTS, STORE].map(str::to_owned).into(),
         "in {}",
         root.display()
     );
@@ -142,15 +144,15 @@ fn an_output_folder_looks_like_this() {
     let scratch = scratch();
     let root = scratch.path().join("deep/out");
     let output = Output::open(&root).unwrap();
-    let node = output.stage(&[bytes("kickstart.ks", "text\n")], None).unwrap();
-    let layer = output.stage(&[bytes("layer.tar.gz", "c")], None).unwrap();
-    let pxe = output.stage(&[bytes("grub/grub.cfg", "exit\n")], None).unwrap();
+    let node = output.stage(&[bytes("kickstart.ks", "text\n")]).unwrap();
+    let layer = output.stage(&[bytes("layer.tar.gz", "c")]).unwrap();
+    let pxe = output.stage(&[bytes("grub/grub.cfg", "exit\n")]).unwrap();
     output.add_secret("node0", "node0.tar.gz", b"key").unwrap();
     let mut manifest = Manifest::new("lab3", Reproducible::Yes);
     manifest.nodes.insert("node0".into(), node_entry(node.clone()));
     manifest.layers.insert("common".into(), layer.clone());
     manifest.pxe.folder = pxe.clone();
-    assert_eq!(output.publish(manifest).unwrap(), new(1, 3, 0));
+    assert_eq!(output.publish(manifest, &Inputs::default()).unwrap(), new(1, 3, 0));
 
     let digest = |text: &str| Digest::of(text.as_bytes());
     let file = |mode: &str, text: &str| format!("{mode} {}", digest(text));
@@ -242,9 +244,9 @@ fn a_changed_node_is_one_new_folder() {
     let before = names(&root.join(STORE));
     let output = Output::open(root).unwrap();
     let mut manifest = build_of(&output, "one").unwrap();
-    let changed = output.stage(&[bytes("kickstart.ks", "other")], None).unwrap();
+    let changed = output.stage(&[bytes("kickstart.ks", "other")]).unwrap();
     manifest.nodes.get_mut("node3").unwrap().folder = changed.clone();
-    assert_eq!(output.publish(manifest).unwrap(), new(2, 1, 6));
+    assert_eq!(output.publish(manifest, &Inputs::default()).unwrap(), new(2, 1, 6));
     let added: BTreeSet<String> = names(&root.join(STORE)).difference(&before).cloned().collect();
     assert_eq!(added, [changed.digest.to_string()].into());
     assert!(verify(root).unwrap().is_good());
@@ -333,7 +335,7 @@ fn a_build_that_fails_leaves_the_old_generation_and_nothing_else() {
     let output = Output::open(root).unwrap();
     let mut manifest = build_of(&output, "two").unwrap();
     manifest.layers.insert("lost".into(), Folder::of(BTreeMap::new()));
-    let fault = output.publish(manifest).unwrap_err();
+    let fault = output.publish(manifest, &Inputs::default()).unwrap_err();
     assert_eq!(fault.to_string(), "the folder of layers/lost was not staged, or is lost");
     assert_eq!(snapshot(root), before);
 }
@@ -516,10 +518,10 @@ fn nodes_that_are_not_built_are_carried_over_with_their_secrets() {
     for node in ["node0", "node1", "node2", "node4"] {
         manifest.nodes.insert(node.into(), output.carry_node(node).unwrap());
     }
-    let folder = output.stage(&[bytes("kickstart.ks", "two")], None).unwrap();
+    let folder = output.stage(&[bytes("kickstart.ks", "two")]).unwrap();
     output.add_secret("node3", "node3.tar.gz", b"key two").unwrap();
     manifest.nodes.insert("node3".into(), node_entry(folder));
-    assert_eq!(output.publish(manifest).unwrap(), new(2, 1, 6));
+    assert_eq!(output.publish(manifest, &Inputs::default()).unwrap(), new(2, 1, 6));
     let read = |path: &str| fs::read_to_string(root.join(CURRENT).join(path)).unwrap();
     assert_eq!(read("nodes/node0/kickstart.ks"), "# node0\none\n");
     assert_eq!(read("nodes/node3/kickstart.ks"), "two");
@@ -557,7 +559,7 @@ fn files_elsewhere_are_linked_and_must_be_what_they_were() {
     let output = Output::open(&root).unwrap();
     let staged = |expected: &[u8]| {
         let contents = Contents::Elsewhere { path: &cached, expected: FileEntry::of(expected) };
-        output.stage(&[NewFile { name: "images/8.9/vmlinuz", contents }], None)
+        output.stage(&[NewFile { name: "images/8.9/vmlinuz", contents }])
     };
     let folder = staged(b"kernel").unwrap();
     let in_store = output.root.join(STORE).join(folder.digest.to_string());
@@ -584,7 +586,10 @@ fn of_an_alike_folder_only_what_changed_is_written() {
     let scratch = scratch();
     let output = Output::open(scratch.path()).unwrap();
     let staged = |text, alike: Option<&Folder>| {
-        output.stage(&[bytes("big", "unchanged"), bytes("small", text)], alike).unwrap()
+        let filling = output.fill(alike);
+        filling.add(&bytes("big", "unchanged")).unwrap();
+        filling.add(&bytes("small", text)).unwrap();
+        filling.finish().unwrap()
     };
     let one = staged("one", None);
     let two = staged("two", Some(&one));
@@ -601,11 +606,11 @@ fn names_that_lead_elsewhere_or_come_twice_are_refused() {
     let scratch = scratch();
     let output = Output::open(scratch.path()).unwrap();
     for name in ["../x", "/x", "", "a\\b", "a\nb"] {
-        let fault = output.stage(&[bytes(name, "")], None).unwrap_err();
+        let fault = output.stage(&[bytes(name, "")]).unwrap_err();
         assert_eq!(fault.to_string(), format!("`{name}` is no name for an artefact"));
         assert!(output.add_secret("node0", name, b"").is_err(), "{name:?}");
     }
-    let fault = output.stage(&[bytes("a", "1"), bytes("a", "2")], None).unwrap_err();
+    let fault = output.stage(&[bytes("a", "1"), bytes("a", "2")]).unwrap_err();
     assert_eq!(fault.to_string(), "`a` comes twice in one folder");
     output.add_secret("node0", "a", b"").unwrap();
     let fault = output.add_secret("node1", "a", b"").unwrap_err();

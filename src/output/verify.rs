@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use crate::manifest::{ArtifactWriter, Comparison, FileEntry, Manifest, SecretManifest, compare};
 use crate::output::disk::{self, PUBLIC, PUBLIC_FILE, SECRET_DIR, SECRET_FILE, named};
 use crate::output::{
-    CURRENT, Current, GENERATIONS, Generation, MANIFEST, MARKER, SECRET, STAGING, STORE, SUMS,
-    publish, store_link,
+    CURRENT, Current, GENERATIONS, Generation, INPUTS, MANIFEST, MARKER, SECRET, STAGING, STORE,
+    SUMS, publish, store_link,
 };
 
 /// What was found of an output folder. Paths are seen from `out`: `current/nodes/node0/…`.
@@ -209,7 +209,7 @@ impl Survey {
 
     /// Notes what stands beside our own folders, and their modes.
     fn beside(&mut self, root: &Path) -> Result<()> {
-        const OURS: [&str; 5] = [MARKER, STAGING, STORE, GENERATIONS, CURRENT];
+        const OURS: [&str; 6] = [MARKER, STAGING, STORE, GENERATIONS, CURRENT, INPUTS];
         let entries = disk::entries_in(root)?;
         self.files.extend(entries.into_iter().filter(|(name, _)| !OURS.contains(&name.as_str())));
         [STORE, GENERATIONS].into_iter().try_for_each(|it| self.mode(it, &root.join(it), PUBLIC))

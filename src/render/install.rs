@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::cluster::{
     BdevClass, Cluster, DiskRule, Firewall, Kind, Node, Os, OverlayVia, Repo, SecretsVia, Security,
     Selinux, Tree,
@@ -10,6 +12,7 @@ use crate::render::context;
 use crate::render::kickstart::{
     self, Bus, EmbeddedFile, KeptFilesystem, KickstartContext, Network,
 };
+use crate::render::template::Values;
 use crate::units::ByteSize;
 
 /// What of a kickstart is the same for all nodes of a kind.
@@ -27,8 +30,19 @@ pub struct NodeFiles {
     pub root_hash: Option<String>,
 }
 
+/// The fields of a [`KickstartContext`] that are a node's own.
+#[derive(Serialize)]
+struct OwnValues<'a> {
+    node: &'a str,
+    network: Network,
+    overlay_sha256: String,
+    embedded: Vec<EmbeddedFile>,
+    root_hash: Option<String>,
+}
+
 impl KindKickstart {
-    pub fn of(cluster: &Cluster, kind: &Kind) -> Self {
+    /// `layers` are the kind's shared layers in the order of unpacking.
+    pub fn of(cluster: &Cluster, kind: &Kind, layers: &[String]) -> Self {
         let os = &kind.os;
         let (excluded, packages) = packages(os);
         Self(KickstartContext {
@@ -45,7 +59,7 @@ impl KindKickstart {
                 (true, SecretsVia::Media) => kickstart::SecretsSource::Media,
                 (true, SecretsVia::Embedded) => kickstart::SecretsSource::Embedded,
             },
-            layers: layers(kind),
+            layers: layers.to_vec(),
             overlay_sha256: String::new(),
             embedded: Vec::new(),
             url: tree_url(os, "BaseOS"),
@@ -83,33 +97,34 @@ impl KindKickstart {
         })
     }
 
-    /// The whole context of one node.
-    pub fn of_node(&self, cluster: &Cluster, node: &Node, files: NodeFiles) -> KickstartContext {
-        let mut context = self.0.clone();
-        context.node = node.name.to_string();
+    /// What the templates see of a node whose own values are still to be [set](Self::set_node).
+    pub fn values(&self) -> Values {
+        Values::of(&self.0)
+    }
+
+    /// Sets in `values`, which are those of the kind, what is `node`'s own.
+    pub fn set_node(&self, values: &mut Values, cluster: &Cluster, node: &Node, files: NodeFiles) {
+        let mut network = self.0.network.clone();
         if let Some(address) = cluster.primary_address(node) {
-            context.network.ip = address.to_string();
+            network.ip = address.to_string();
         }
         // Without a network boot nobody passes BOOTIF=, and the MAC address is all there is.
         if cluster.boot.overlay.value == OverlayVia::Media {
             let mac = cluster.boot_mac(node);
-            context.network.device = mac.map_or_else(|| "link".to_owned(), |mac| mac.to_string());
+            network.device = mac.map_or_else(|| "link".to_owned(), |mac| mac.to_string());
         }
-        context.network.hostname = match cluster.domain.as_str() {
+        network.hostname = match cluster.domain.as_str() {
             "" => node.name.to_string(),
             domain => format!("{}.{domain}", node.name),
         };
-        context.overlay_sha256 = files.overlay_sha256;
-        context.embedded = files.embedded;
-        context.root_hash = files.root_hash;
-        context
+        values.set(&OwnValues {
+            node: node.name.as_str(),
+            network,
+            overlay_sha256: files.overlay_sha256,
+            embedded: files.embedded,
+            root_hash: files.root_hash,
+        });
     }
-}
-
-/// The shared layers of a kind in the order of unpacking.
-pub fn layers(kind: &Kind) -> Vec<String> {
-    let roles = kind.roles.iter().map(|role| role.value.clone());
-    std::iter::once("common".to_owned()).chain(roles).collect()
 }
 
 /// Whether a node of this kind needs a bundle of secrets: a root password's hash, or

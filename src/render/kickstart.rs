@@ -11,7 +11,7 @@ use std::fmt::Display;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use crate::render::template::{TemplateError, Templates};
+use crate::render::template::{TemplateError, Templates, Values};
 
 /// The template that [`render`] renders.
 pub const TEMPLATE: &str = "kickstart/kickstart.ks.hbs";
@@ -42,30 +42,47 @@ pub const DAOSMETA: &str = "DAOSMETA";
 /// large as the plan says, and neither logs nor the raft database may compete with them.
 pub const DAOSDATA: &str = "DAOSDATA";
 
-/// The whole template: the commands with every script pasted in, once, instead of a partial
-/// the engine would render again for each node (half of the time of a kickstart).
+/// The template in two parts: scripts, which are the same in every kickstart, and after them
+/// what is to be rendered as [`TEMPLATE`].
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    pub scripts: String,
+    pub own: String,
+}
+
+/// The template with every script pasted in, once, instead of a partial that the engine
+/// would render again for each node. What precedes its first tag is text and no template.
 ///
 /// `text_of` gives the texts of [`FILES`].
-pub fn template<'a>(text_of: impl Fn(&str) -> Option<&'a str>) -> String {
+pub fn template<'a>(text_of: impl Fn(&str) -> Option<&'a str>) -> Parts {
     let commands = text_of(TEMPLATE).unwrap_or_default();
     let mut template = String::new();
     for line in commands.split_inclusive('\n') {
         let partial = line.trim_end().strip_prefix("{{> ").and_then(|line| line.strip_suffix("}}"));
         template += partial.and_then(&text_of).unwrap_or(line);
     }
-    template
+    // A tag alone on its line takes the whole line with it.
+    let first_tag = template.find("{{").unwrap_or(template.len());
+    let own = template.split_off(template[..first_tag].rfind('\n').map_or(0, |end| end + 1));
+    Parts { scripts: template, own }
 }
 
 /// Returns the kickstart of one node.
 ///
-/// `templates` holds [`template`]. No value may hold a control character: a line end in one would
-/// add a line to the kickstart.
+/// `templates` holds the own part of [`template`], `scripts` is its other part; `values` are those
+/// of a [`KickstartContext`]. None may hold a control character: a line end in one would add a
+/// line to the kickstart.
 ///
 /// # Errors
 ///
 /// Fails when a (site's) template uses a value that is not in `context`.
-pub fn render(templates: &Templates, context: &KickstartContext) -> Result<String, TemplateError> {
-    templates.render(TEMPLATE, context)
+pub fn render(
+    templates: &Templates,
+    scripts: &str,
+    values: &Values,
+) -> Result<String, TemplateError> {
+    let own = templates.render_values(TEMPLATE, values)?;
+    Ok([scripts, &own].concat())
 }
 
 /// Everything a kickstart says of its node.

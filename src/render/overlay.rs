@@ -36,8 +36,15 @@ pub struct Renderer {
     templates: Templates,
     /// Where the text of each template is.
     places: BTreeMap<String, TemplatePlace>,
-    /// The scopes of each overlay's entries, in the order of [`parts`].
-    scopes: BTreeMap<String, Vec<Scope>>,
+    /// What is known of each overlay's entries, in the order of [`parts`].
+    mentions: BTreeMap<String, Vec<Mentions>>,
+}
+
+/// What an entry of an overlay mentions.
+struct Mentions {
+    /// Every path, in templates and conditions, those of the whole overlay not included.
+    paths: Vec<Vec<String>>,
+    scope: Scope,
 }
 
 enum TemplatePlace {
@@ -62,15 +69,15 @@ impl Renderer {
             overlays: BTreeMap::new(),
             templates: Templates::new(),
             places: BTreeMap::new(),
-            scopes: BTreeMap::new(),
+            mentions: BTreeMap::new(),
         };
         for overlay in overlays.values() {
             renderer.add_templates(overlay, sources, problems);
         }
         // After all: partials may be another overlay's.
         for (name, overlay) in &overlays {
-            let scopes = parts(overlay).map(|part| renderer.scope(overlay, part)).collect();
-            renderer.scopes.insert(name.clone(), scopes);
+            let mentions = parts(overlay).map(|part| renderer.mentions(overlay, part)).collect();
+            renderer.mentions.insert(name.clone(), mentions);
         }
         renderer.overlays = overlays;
         renderer.check(&sample(), problems);
@@ -145,9 +152,8 @@ impl Renderer {
     pub fn vars(&self, overlay: &str) -> BTreeSet<String> {
         let Some(overlay) = self.overlays.get(overlay) else { return BTreeSet::new() };
         let mut paths: Vec<Vec<String>> = overlay.when.iter().map(|c| c.path.clone()).collect();
-        for part in parts(overlay) {
-            paths.extend(self.paths(&overlay.name, part));
-        }
+        let mentions = self.mentions.get(&overlay.name).into_iter().flatten();
+        paths.extend(mentions.flat_map(|part| part.paths.iter().cloned()));
         let var = |path: Vec<String>| match path.iter().map(String::as_str).collect::<Vec<_>>()[..]
         {
             ["vars", name, ..] | ["cluster", "vars", name, ..] => Some(name.to_owned()),
@@ -205,11 +211,12 @@ impl Renderer {
         found.into_values().collect()
     }
 
-    /// How often something of `overlay` has to be rendered.
-    fn scope(&self, overlay: &Overlay, part: Part<'_>) -> Scope {
-        let overall = overlay.when.iter().map(|condition| condition.path.clone());
-        let paths = overall.chain(self.paths(&overlay.name, part));
-        paths.filter_map(|path| root_scope(path.first()?)).max().unwrap_or(Scope::Cluster)
+    /// What a part mentions, and so how often it has to be rendered.
+    fn mentions(&self, overlay: &Overlay, part: Part<'_>) -> Mentions {
+        let paths = self.paths(&overlay.name, part);
+        let overall = overlay.when.iter().map(|condition| &condition.path);
+        let scopes = overall.chain(&paths).filter_map(|path| root_scope(path.first()?));
+        Mentions { scope: scopes.max().unwrap_or(Scope::Cluster), paths }
     }
 
     /// Whether anything that is rendered by kind or by node mentions `path`, what it stands
@@ -217,10 +224,11 @@ impl Renderer {
     pub fn is_mentioned_by_nodes(&self, path: &[&str]) -> bool {
         let touches = |mentioned: &[String]| mentioned.iter().zip(path).all(|(a, b)| a == b);
         self.overlays.values().any(|overlay| {
-            let narrow = parts(overlay).filter(|part| self.scope(overlay, *part) > Scope::Cluster);
-            let mentioned = narrow.flat_map(|part| self.paths(&overlay.name, part));
-            let conditions = overlay.when.iter().map(|condition| condition.path.clone());
-            mentioned.chain(conditions).any(|mentioned| touches(&mentioned))
+            let parts = self.mentions[&overlay.name].iter();
+            let narrow = parts.filter(|part| part.scope > Scope::Cluster);
+            let mentioned = narrow.flat_map(|part| &part.paths);
+            let conditions = overlay.when.iter().map(|condition| &condition.path);
+            mentioned.chain(conditions).any(|mentioned| touches(mentioned))
         })
     }
 
@@ -413,9 +421,9 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     fn add(&mut self, overlay: &Overlay, origin: &str, values: &mut Values) {
-        let scopes = &self.renderer.scopes[&overlay.name];
-        for (part, scope) in parts(overlay).zip(scopes) {
-            if *scope == self.scope && applies(overlay, part.when(), values.data()) {
+        let mentions = &self.renderer.mentions[&overlay.name];
+        for (part, mentions) in parts(overlay).zip(mentions) {
+            if mentions.scope == self.scope && applies(overlay, part.when(), values.data()) {
                 self.add_part(overlay, part, origin, values);
             }
         }

@@ -1,20 +1,20 @@
 //! A cluster made ready to render: templates read, contexts filled, what nodes share worked
 //! out once.
 //!
-//! Three scopes, by what a file mentions: the cluster's files go to the shared layers, a
-//! kind's files are rendered once for all its nodes, and only the rest is rendered node by
-//! node.
+//! Three scopes, by what a file mentions: the cluster's files go to the layers of `common` and
+//! the roles, a kind's files to a layer of its own, and only the rest is rendered node by node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Kind, Node, Sited, VarValue};
 use crate::daos::{self, ServerYaml};
 use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, codes};
 use crate::overlay::{self, LibraryFiles};
-use crate::render::context::{ClusterContext, DaosFiles, KindContext, NodeContext};
+use crate::render::context::{ClusterContext, KindContext, NodeContext};
 use crate::render::install::{KindKickstart, NodeFiles};
 use crate::render::kickstart;
 use crate::render::overlay::{OverlayUse, Renderer, Scope};
@@ -32,12 +32,12 @@ pub struct Prepared<'a> {
     overlays: Renderer,
     /// Kickstart and boot menus.
     templates: Templates,
+    /// What every kickstart begins with.
+    scripts: String,
     /// Where the text of each of those templates is.
     sources: BTreeMap<String, SourceId>,
-    /// Of the whole cluster.
-    values: Values,
-    /// The same without what grows with the cluster and no kind or node asks for: a copy for
-    /// each kind stays small.
+    /// Of the whole cluster, without what grows with it and no kind or node asks for: a copy
+    /// for each kind stays small.
     shared_values: Values,
     kinds: Vec<PreparedKind<'a>>,
 }
@@ -48,12 +48,13 @@ const GROWING: [&[&str]; 3] = [&["hosts"], &["roles"], &["daos", "control_yaml"]
 /// What nodes of a kind share.
 struct PreparedKind<'a> {
     uses: Vec<OverlayUse<'a>>,
-    own_uses: Vec<OverlayUse<'a>>,
     values: Values,
     server_yaml: Option<ServerYaml>,
-    agent_yaml: Option<String>,
     kickstart: KindKickstart,
-    /// The kind's files, and the cluster's files of overlays that only these nodes have.
+    /// The names of its shared layers, in the order of unpacking.
+    layers: Vec<String>,
+    /// The last of those layers: the kind's files, and the cluster's files of overlays that
+    /// only these nodes have.
     tree: FileTree,
 }
 
@@ -80,10 +81,10 @@ pub fn prepare<'a>(
     }
     let text_of = |name: &str| texts.get(name).map(|(_, text)| *text);
     // Places in it count the lines of the scripts it includes, so the source is the whole.
-    let kickstart = kickstart::template(text_of);
+    let parts = kickstart::template(text_of);
     let shown = PathBuf::from("<kickstart with its scripts>");
-    template_sources.insert(kickstart::TEMPLATE.to_owned(), sources.add(shown, kickstart.clone()));
-    let kickstart = templates.add(kickstart::TEMPLATE, &kickstart);
+    template_sources.insert(kickstart::TEMPLATE.to_owned(), sources.add(shown, parts.own.clone()));
+    let kickstart = templates.add(kickstart::TEMPLATE, &parts.own);
     let further =
         further.iter().map(|name| (*name, text_of(name).map(|text| templates.add(name, text))));
     let added: Vec<_> = further.collect();
@@ -97,8 +98,7 @@ pub fn prepare<'a>(
     if problems.has_errors_since(n_before) {
         return None;
     }
-    let values = Values::of(&ClusterContext::of(cluster, daos::control_yaml(cluster)));
-    let mut shared_values = values.clone();
+    let mut shared_values = cluster_values(cluster);
     for path in GROWING {
         if !overlays.is_mentioned_by_nodes(path) {
             shared_values.remove(path);
@@ -106,11 +106,11 @@ pub fn prepare<'a>(
     }
     let mut prepared = Prepared {
         cluster,
+        scripts: parts.scripts,
         shared_values,
         overlays,
         templates,
         sources: template_sources,
-        values,
         kinds: Vec::new(),
     };
     for kind in &cluster.kinds {
@@ -119,6 +119,10 @@ pub fn prepare<'a>(
     }
     prepared.report_unused_vars(problems);
     (!problems.has_errors_since(n_before)).then_some(prepared)
+}
+
+fn cluster_values(cluster: &Cluster) -> Values {
+    Values::of(&ClusterContext::of(cluster, daos::control_yaml(cluster)))
 }
 
 /// The texts of `profiles/<name>` for all `names`, each with the path to show. They are all
@@ -148,7 +152,8 @@ impl<'a> Prepared<'a> {
     fn prepare_kind(&self, kind: &'a Kind, problems: &mut Problems) -> PreparedKind<'a> {
         let shared =
             std::iter::once("common").chain(kind.roles.iter().map(|role| role.value.as_str()));
-        let uses: Vec<OverlayUse<'a>> = shared.flat_map(|role| self.uses_of_layer(role)).collect();
+        let uses: Vec<OverlayUse<'a>> =
+            shared.clone().flat_map(|role| self.uses_of_layer(role)).collect();
         let own = kind.own_overlays.iter();
         let own_uses: Vec<OverlayUse<'a>> =
             own.map(|overlay| OverlayUse { overlay: &overlay.value, role: OWN }).collect();
@@ -156,19 +161,22 @@ impl<'a> Prepared<'a> {
         owners::check(kind, self.overlays.owners(&all), problems);
         let mut values = self.shared_values.clone();
         values.set(&KindContext::of(self.cluster, kind, self.overlays.owner_lines(&all)));
+        let tree = self.kind_tree(&all, &own_uses, &mut values).unwrap_or_else(|faults| {
+            problems.extend(faults);
+            FileTree::default()
+        });
+        let mut layers: Vec<String> = shared.map(str::to_owned).collect();
+        if !tree.is_empty() {
+            layers.push(kind_layer(&tree));
+        }
         let mut prepared = PreparedKind {
             server_yaml: kind.is_server().then(|| ServerYaml::of_kind(self.cluster, kind)),
-            agent_yaml: kind.is_client().then(|| daos::agent_yaml(self.cluster, kind)),
-            kickstart: KindKickstart::of(self.cluster, kind),
-            tree: FileTree::default(),
+            kickstart: KindKickstart::of(self.cluster, kind, &layers),
+            layers,
+            tree,
             uses: all,
-            own_uses,
             values,
         };
-        match self.kind_tree(&mut prepared) {
-            Ok(tree) => prepared.tree = tree,
-            Err(faults) => problems.extend(faults),
-        }
         if let Some(node) =
             self.cluster.nodes.iter().find(|node| std::ptr::eq(self.cluster.kind_of(node), kind))
         {
@@ -177,14 +185,19 @@ impl<'a> Prepared<'a> {
         prepared
     }
 
-    fn kind_tree(&self, kind: &mut PreparedKind<'_>) -> Result<FileTree, Vec<Diagnostic>> {
-        let mut tree = match kind.own_uses.is_empty() {
+    fn kind_tree(
+        &self,
+        uses: &[OverlayUse<'_>],
+        own_uses: &[OverlayUse<'_>],
+        values: &mut Values,
+    ) -> Result<FileTree, Vec<Diagnostic>> {
+        let mut tree = match own_uses.is_empty() {
             true => FileTree::default(),
             false => {
-                self.overlays.render(&kind.own_uses, Scope::Cluster, &mut self.values.clone())?
+                self.overlays.render(own_uses, Scope::Cluster, &mut cluster_values(self.cluster))?
             }
         };
-        let own = self.overlays.render(&kind.uses, Scope::Kind, &mut kind.values)?;
+        let own = self.overlays.render(uses, Scope::Kind, values)?;
         tree.overlay(&own)
             .map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;
         Ok(tree)
@@ -198,8 +211,9 @@ impl<'a> Prepared<'a> {
             return;
         }
         problems.extend(self.overlays.clashes(&kind.uses, &values));
-        let context = kind.kickstart.of_node(self.cluster, node, NodeFiles::default());
-        if let Err(fault) = kickstart::render(&self.templates, &context) {
+        let mut values = kind.kickstart.values();
+        kind.kickstart.set_node(&mut values, self.cluster, node, NodeFiles::default());
+        if let Err(fault) = kickstart::render(&self.templates, &self.scripts, &values) {
             problems.push(self.diagnostic(&fault));
         }
     }
@@ -241,28 +255,49 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// The shared layers by name: `common`, then the roles.
+    /// The shared layers by name: `common`, the roles, and those of the kinds.
     ///
     /// # Errors
     ///
     /// Every template that fails.
     pub fn layers(&self) -> Result<BTreeMap<String, FileTree>, Vec<Diagnostic>> {
-        let mut values = self.values.clone();
+        let mut values = cluster_values(self.cluster);
         let names = self.cluster.layers.keys();
-        names
+        let mut layers: BTreeMap<String, FileTree> = names
             .map(|name| {
                 let uses = self.uses_of_layer(name);
                 Ok((name.clone(), self.overlays.render(&uses, Scope::Cluster, &mut values)?))
             })
-            .collect()
+            .collect::<Result<_, Vec<Diagnostic>>>()?;
+        for kind in self.kinds.iter().filter(|kind| !kind.tree.is_empty()) {
+            let name = kind.layers.last().expect("a kind has a layer for its tree");
+            layers.insert(name.clone(), kind.tree.clone());
+        }
+        Ok(layers)
+    }
+
+    /// The names of a kind's shared layers, in the order of unpacking; the node's own comes
+    /// after them.
+    pub fn layers_of(&self, kind: usize) -> &[String] {
+        &self.kinds[kind].layers
+    }
+
+    /// Everything that the nodes of a kind are rendered with and that is not their own, but for
+    /// the templates: equal texts mean equal nodes, if the nodes' own values are equal.
+    pub fn kind_fingerprint(&self, kind: usize) -> String {
+        let kind = &self.kinds[kind];
+        let yaml = kind.server_yaml.as_ref().map(ServerYaml::text).unwrap_or_default();
+        format!("{}\n{}\n{yaml}", kind.values.data(), kind.kickstart.values().data())
     }
 
     /// What renders the nodes of one kind, one after another.
     pub fn nodes_of_kind(&self, kind: usize) -> NodeRenderer<'_, 'a> {
+        let kind = &self.kinds[kind];
         NodeRenderer {
             prepared: self,
-            kind: &self.kinds[kind],
-            values: self.kinds[kind].values.clone(),
+            kind,
+            values: kind.values.clone(),
+            kickstart_values: kind.kickstart.values(),
         }
     }
 
@@ -272,16 +307,9 @@ impl<'a> Prepared<'a> {
         kind: &PreparedKind<'_>,
         values: &mut Values,
     ) -> Result<FileTree, Vec<Diagnostic>> {
-        let files = DaosFiles {
-            server_yaml: kind.server_yaml.as_ref().map(|yaml| yaml.for_node(node)),
-            agent_yaml: kind.agent_yaml.clone(),
-        };
-        values.set(&NodeContext::of(self.cluster, node, files));
-        let own = self.overlays.render(&kind.uses, Scope::Node, values)?;
-        let mut tree = kind.tree.clone();
-        tree.overlay(&own)
-            .map_err(|fault| vec![Diagnostic::error(codes::PATH_TWICE, fault.to_string())])?;
-        Ok(tree)
+        let server_yaml = kind.server_yaml.as_ref().map(|yaml| yaml.for_node(node));
+        values.set(&NodeContext::of(self.cluster, node, server_yaml));
+        self.overlays.render(&kind.uses, Scope::Node, values)
     }
 
     /// Renders one of the further templates.
@@ -293,9 +321,24 @@ impl<'a> Prepared<'a> {
         self.templates.render(name, context)
     }
 
+    /// What the kickstarts of all nodes begin with.
+    pub fn kickstart_scripts(&self) -> &str {
+        &self.scripts
+    }
+
     pub fn templates(&self) -> &Templates {
         &self.templates
     }
+}
+
+/// The name of a kind's layer follows from what is in it: kinds that differ in other things
+/// share it, and a node's kickstart names exactly what it was made for.
+fn kind_layer(tree: &FileTree) -> String {
+    let mut hasher = Context::new(&SHA256);
+    tree.describe(|bytes| hasher.update(bytes));
+    let digest = hasher.finish();
+    let hex: String = digest.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("kind-{hex}")
 }
 
 /// Renders nodes of one kind; not shared between threads.
@@ -303,10 +346,11 @@ pub struct NodeRenderer<'p, 'a> {
     prepared: &'p Prepared<'a>,
     kind: &'p PreparedKind<'a>,
     values: Values,
+    kickstart_values: Values,
 }
 
 impl NodeRenderer<'_, '_> {
-    /// The node's own layer: what is neither in `common` nor in its roles' layers.
+    /// The node's own layer: what is in none of the layers of [`Prepared::layers_of`].
     ///
     /// # Errors
     ///
@@ -315,14 +359,20 @@ impl NodeRenderer<'_, '_> {
         self.prepared.node_tree(node, self.kind, &mut self.values)
     }
 
+    /// The names of the shared layers below the node's own, in the order of unpacking.
+    pub fn layers(&self) -> &[String] {
+        &self.kind.layers
+    }
+
     /// The node's kickstart.
     ///
     /// # Errors
     ///
     /// Fails when a site's template names what is not there.
-    pub fn kickstart(&self, node: &Node, files: NodeFiles) -> Result<String, Vec<Diagnostic>> {
-        let context = self.kind.kickstart.of_node(self.prepared.cluster, node, files);
-        kickstart::render(&self.prepared.templates, &context)
-            .map_err(|fault| vec![self.prepared.diagnostic(&fault)])
+    pub fn kickstart(&mut self, node: &Node, files: NodeFiles) -> Result<String, Vec<Diagnostic>> {
+        let (prepared, values) = (self.prepared, &mut self.kickstart_values);
+        self.kind.kickstart.set_node(values, prepared.cluster, node, files);
+        kickstart::render(&prepared.templates, &prepared.scripts, values)
+            .map_err(|fault| vec![prepared.diagnostic(&fault)])
     }
 }

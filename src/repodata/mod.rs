@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 use std::io::{self, BufReader, Read};
 
 use anyhow::{Context, Result, anyhow, bail};
+use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
 use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::StreamingDecoder;
-use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use crate::fetch::{Client, Location};
 
@@ -116,16 +116,17 @@ fn with_contents(
 }
 
 fn ensure_checksum(bytes: &[u8], file: &DataFile) -> Result<()> {
-    let hex = |digest: &[u8]| -> String { digest.iter().map(|b| format!("{b:02x}")).collect() };
-    let actual = match file.checksum_kind.as_str() {
-        "sha256" => hex(&Sha256::digest(bytes)),
-        "sha384" => hex(&Sha384::digest(bytes)),
-        "sha512" => hex(&Sha512::digest(bytes)),
+    let algorithm = match file.checksum_kind.as_str() {
+        "sha256" => &SHA256,
+        "sha384" => &SHA384,
+        "sha512" => &SHA512,
         other => bail!(
             "its checksum is of the kind `{other}`, which proves nothing; \
              make the repository anew with `createrepo_c --checksum sha256`"
         ),
     };
+    let digest = digest(algorithm, bytes);
+    let actual: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     if !actual.eq_ignore_ascii_case(&file.checksum) {
         bail!(
             "it has the {} {actual}, repomd.xml says {}: the mirror is broken or in the middle \

@@ -7,7 +7,7 @@ use nodeforge::render::kickstart::{Bus, DAOSDATA, DiskRule, KeptFilesystem, Kick
 
 use super::machine::{Contents, Disk, GIB, Machine};
 use super::overlay::hand_over;
-use super::{client, rendered, sections, server, words};
+use super::{client, pre, rendered, server, words};
 
 enum Expect {
     /// The decision and the file that the kickstart includes.
@@ -809,7 +809,7 @@ fn difference(scenario: &Scenario) -> Option<String> {
     }
     (scenario.prepare)(&machine);
     let disks_before = machine.listing("dev");
-    let pre = sections(&rendered(&context), "%pre ").remove(0);
+    let pre = pre(&rendered(&context));
     let output = machine.run(&pre);
     let seen = Seen::on(&machine, &output);
     let is_touched = without_consoles(machine.listing("dev")) != without_consoles(disks_before);

@@ -11,7 +11,7 @@ use nodeforge::render::kickstart::{
 
 use super::machine::{Contents, Disk, Machine};
 use super::overlay::hand_over;
-use super::{client, profiles, rendered, sections, server, words};
+use super::{client, pre, profiles, rendered, sections, server, words};
 
 const RELEASES: [&str; 3] = ["8.8", "8.9", "8.10"];
 const SELINUX: [Selinux; 3] = [Selinux::Disabled, Selinux::Permissive, Selinux::Enforcing];
@@ -76,7 +76,7 @@ fn include_for(context: &KickstartContext, disk: &Disk) -> String {
     let mut context = KickstartContext { secrets: SecretsSource::None, ..context.clone() };
     hand_over(&machine, &mut context);
     machine.add(disk);
-    machine.run(&sections(&rendered(&context), "%pre ").remove(0));
+    machine.run(&pre(&rendered(&context)));
     let include = machine.read("tmp/nodeforge-disk.ks");
     assert!(!include.is_empty(), "{:?}", machine.read("dev/tty1"));
     include
@@ -110,11 +110,11 @@ fn ksvalidator_finds_nothing_to_say() {
 #[test]
 fn a_client_gets_exactly_these_commands() {
     let text = rendered(&client());
-    let commands = text.split("\n%pre").next().unwrap();
+    let own = text.split_once("# ==================== cli1 ====================\n").unwrap().1;
+    let commands = own.split("\n%pre").next().unwrap();
     assert_eq!(
         commands,
-        r#"# cli1: made by nodeforge; edit the cluster file, not this.
-text
+        r#"text
 skipx
 eula --agreed
 firstboot --disabled
@@ -153,7 +153,7 @@ fn every_value_of_the_context_is_a_shell_word_of_its_own() {
     let nasty = "a'b\"c$(d)`e`\\f %end";
     let mut context = client();
     context.install_disk.serial = Some(nasty.into());
-    let pre = sections(&rendered(&context), "%pre ").remove(0);
+    let pre = sections(&rendered(&context), "%pre ").remove(1);
     let header = pre.split("END_OF_FILE").nth(1).unwrap().trim_start_matches('\'').to_owned();
     let output = Command::new("/bin/bash")
         .args(["-c", &(header + "printf %s \"$NF_DISK_SERIAL\"")])
@@ -176,7 +176,7 @@ fn shellcheck_is_silent_about_scripts_and_sections() {
             }
         }
     }
-    assert_eq!(files.len(), 8 + 7 + 2 * 5, "{files:?}");
+    assert_eq!(files.len(), 8 + 7 + 2 * 6, "{files:?}");
     let judge = Command::new("shellcheck")
         .arg("--external-sources")
         .args(&files)

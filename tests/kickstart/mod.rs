@@ -15,23 +15,24 @@ use nodeforge::render::kickstart::{
     self, DAOSMETA, DEFAULT_LOG_MIB, DEFAULT_META_MIB, DEFAULT_ROOT_MIB, DiskRule, Firewall,
     KeptFilesystem, KickstartContext, Network, OverlaySource, Repo, SecretsSource, Selinux,
 };
-use nodeforge::render::template::Templates;
+use nodeforge::render::template::{Templates, Values};
 
 fn profiles(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles").join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn templates() -> Templates {
+fn templates() -> (Templates, String) {
     let texts: BTreeMap<&str, String> = kickstart::FILES.map(|file| (file, profiles(file))).into();
     let mut templates = Templates::new();
     let template = kickstart::template(|file| texts.get(file).map(String::as_str));
-    templates.add(kickstart::TEMPLATE, &template).unwrap();
-    templates
+    templates.add(kickstart::TEMPLATE, &template.own).unwrap();
+    (templates, template.scripts)
 }
 
 fn rendered(context: &KickstartContext) -> String {
-    kickstart::render(&templates(), context).unwrap()
+    let (templates, scripts) = templates();
+    kickstart::render(&templates, &scripts, &Values::of(context)).unwrap()
 }
 
 /// The bodies of the sections that begin with `opening`, in order.
@@ -47,6 +48,11 @@ fn sections(kickstart: &str, opening: &str) -> Vec<String> {
         }
     }
     bodies
+}
+
+/// All that runs before anaconda looks at disks.
+fn pre(kickstart: &str) -> String {
+    sections(kickstart, "%pre ").concat()
 }
 
 fn words(text: &str) -> Vec<String> {

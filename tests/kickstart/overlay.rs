@@ -14,7 +14,7 @@ use nodeforge::render::kickstart::{EmbeddedFile, KickstartContext, OverlaySource
 use sha2::{Digest, Sha256};
 
 use super::machine::{Contents, Disk, Machine};
-use super::{rendered, sections, server};
+use super::{pre, rendered, sections, server};
 
 /// An entry of an archive: path, mode, what it is.
 pub enum Item {
@@ -166,7 +166,7 @@ impl Installing {
             fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
         }
         let kickstart = rendered(context);
-        let mut output = machine.run(&sections(&kickstart, "%pre ").remove(0));
+        let mut output = machine.run(&pre(&kickstart));
         let mut log = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         if output.status.success() {
             output = machine.run(&sections(&kickstart, "%post --nochroot").remove(0));

@@ -3,12 +3,12 @@
 use nodeforge::render::kickstart::{KickstartContext, SecretsSource, Selinux};
 
 use super::machine::Machine;
-use super::{client, rendered, sections, server};
+use super::{client, pre, rendered, sections, server};
 
 /// A machine with an installed system that is just unpacked, and what `%pre` left in /run.
 fn unpacked(kernel_line: &str, context: &KickstartContext) -> Machine {
     let machine = Machine::new(kernel_line);
-    let pre = sections(&rendered(context), "%pre ").remove(0);
+    let pre = pre(&rendered(context));
     let files = pre.split("# shellcheck source").next().unwrap();
     assert!(machine.run(files).status.success());
     machine.write("answers/boot-entry", "ro intel_iommu=on console=ttyS0,115200 quiet\n");

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::cluster::{
     BdevClass, Cluster, CpuVendor, Daos, Engine, Firewall, Firmware, Kind, Link, Net, NetKind, Nic,
     Node, NodeNic, Os, Repo, Security, Selinux, Sited, Tree, VarValue,
 };
+use crate::daos;
 use crate::render::context::*;
 
 /// The list of owners and modes by name, on the node: applied after the packages, at every
@@ -37,13 +38,6 @@ const ALMALINUX_KEYS: &str = "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-AlmaLinux \
 
 /// EPEL's key by URL: the file under /etc/pki comes only with epel-release.
 const EPEL_KEY: &str = "https://dl.fedoraproject.org/pub/epel/RPM-GPG-KEY-EPEL-8";
-
-/// The two files of DAOS that differ by node; `None` where the node has no such daemon.
-#[derive(Clone, Debug, Default)]
-pub struct DaosFiles {
-    pub server_yaml: Option<String>,
-    pub agent_yaml: Option<String>,
-}
 
 impl ClusterContext {
     /// What all nodes of `cluster` share; `control_yaml` is the text of daos_control.yml.
@@ -101,8 +95,8 @@ impl KindContext {
 }
 
 impl NodeContext {
-    /// What is `node`'s own.
-    pub fn of(cluster: &Cluster, node: &Node, files: DaosFiles) -> Self {
+    /// What is `node`'s own; `server_yaml` is the text of its daos_server.yml.
+    pub fn of(cluster: &Cluster, node: &Node, server_yaml: Option<String>) -> Self {
         let kind = cluster.kind_of(node);
         let name = node.name.as_str();
         let format_by = cluster.daos.format_by.as_ref();
@@ -116,8 +110,7 @@ impl NodeContext {
                 formats: format_by.is_some_and(|admin| admin.value == node.name),
                 connections: connections(cluster, kind, node),
                 links: links(kind, node),
-                server_yaml: files.server_yaml,
-                agent_yaml: files.agent_yaml,
+                server_yaml,
             },
         }
     }
@@ -390,6 +383,7 @@ fn kind_values(cluster: &Cluster, kind: &Kind, owners: Vec<TmpfilesLine>) -> Kin
         },
         agent_logs: if kind.is_client() { logs(&["daos_agent.log"]) } else { Vec::new() },
         tmpfiles,
+        agent_yaml: kind.is_client().then(|| daos::agent_yaml(cluster, kind)),
     }
 }
 
@@ -606,9 +600,10 @@ fn links(kind: &Kind, node: &Node) -> Vec<LinkValues> {
 /// The same UUID for the same NIC in every build (RFC 9562 §5.8, version 8: a digest of the
 /// names): a profile that keeps its UUID is updated in place, not doubled.
 pub fn connection_uuid(cluster: &str, node: &str, nic: &str) -> String {
-    let digest = Sha256::digest(format!("nodeforge connection\n{cluster}\n{node}\n{nic}"));
+    let digest =
+        digest(&SHA256, format!("nodeforge connection\n{cluster}\n{node}\n{nic}").as_bytes());
     let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
+    bytes.copy_from_slice(&digest.as_ref()[..16]);
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

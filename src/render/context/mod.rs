@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use derive::{
-    DaosFiles, KERNEL_ARGS_FILE, TMPFILES, certificate_lines, connection_uuid, hosts, open_ports,
+    KERNEL_ARGS_FILE, TMPFILES, certificate_lines, connection_uuid, hosts, open_ports,
 };
 pub use sample::sample;
 
@@ -228,6 +228,8 @@ pub struct KindValues {
     pub agent_logs: Vec<String>,
     /// Folders, owners and modes that tmpfiles.d sets.
     pub tmpfiles: Vec<TmpfilesLine>,
+    /// The whole text of daos_agent.yml; `null` on nodes that are no clients.
+    pub agent_yaml: Option<String>,
 }
 
 /// One line of tmpfiles.d.
@@ -276,8 +278,6 @@ pub struct NodeValues {
     pub links: Vec<LinkValues>,
     /// The whole text of daos_server.yml; `null` on other nodes.
     pub server_yaml: Option<String>,
-    /// The whole text of daos_agent.yml; `null` on other nodes.
-    pub agent_yaml: Option<String>,
 }
 
 /// One NetworkManager profile (`nm-settings(5)`, keyfile).

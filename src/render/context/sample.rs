@@ -121,6 +121,7 @@ fn sample_kind() -> KindContext {
                 user: "root".into(),
                 group: "root".into(),
             }],
+            agent_yaml: Some("name: daos_server\n".into()),
         },
         engines: vec![EngineValues {
             index: 0,
@@ -171,7 +172,6 @@ fn sample_node() -> NodeContext {
                 path: Some("pci-0000:17:00.0".into()),
             }],
             server_yaml: Some("name: daos_server\n".into()),
-            agent_yaml: Some("name: daos_server\n".into()),
         },
     }
 }

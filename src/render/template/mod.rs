@@ -271,7 +271,11 @@ fn shown(text: &str, at: usize) -> Range<usize> {
 
 /// Where line and column (both from 1, the column in characters) are in `text`, in bytes.
 fn offset(text: &str, line: usize, column: usize) -> usize {
-    let line_start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
+    let mut line_ends = memchr::memchr_iter(b'\n', text.as_bytes());
+    let line_start = match line {
+        1 => 0,
+        _ => line_ends.nth(line - 2).map_or(text.len(), |end| end + 1),
+    };
     let rest = &text[line_start..];
     let within = rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at);
     line_start + within

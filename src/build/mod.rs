@@ -1,0 +1,655 @@
+//! From a plan to a published generation: renders, packs, stages and publishes.
+
+mod inputs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rayon::prelude::*;
+
+use crate::cluster::{Cluster, Node, OverlayVia, SecretsVia};
+use crate::diag::{Diagnostic, codes};
+use crate::fetch::CachedImages;
+use crate::format::digest::{Beginning, Digest};
+use crate::format::{Archive, gzip, pack, pack_around};
+use crate::manifest::{FileEntry, Folder, Manifest, NodeEntry, PxeEntry, Reproducible, layer_sums};
+use crate::media::boot_tree::{self, Stage2};
+use crate::media::install_archive::{self, Handed};
+use crate::output::{Contents, Inputs, NewFile, Output, Published};
+use crate::plan::{self, Group, Plan};
+use crate::progress::Progress;
+use crate::range::NodeName;
+use crate::render::install::NodeFiles;
+use crate::render::kickstart::EmbeddedFile;
+use crate::render::prepared::{NodeRenderer, Prepared};
+use crate::secrets::KindSecrets;
+use crate::tree::FileTree;
+use crate::units::ByteSize;
+
+/// The most that the archives inside one kickstart may weigh: anaconda keeps the kickstart
+/// in memory several times over, and firmware fetches it before there is a disk.
+pub const MAX_EMBEDDED: ByteSize = ByteSize::from_mib(1);
+
+/// What a build starts from.
+pub struct BuildInput<'a> {
+    pub cluster: &'a Cluster,
+    pub plan: &'a Plan,
+    pub prepared: &'a Prepared<'a>,
+    /// By the order of [`Cluster::kinds`].
+    pub secrets: &'a [KindSecrets],
+    /// The installer's images by release, as far as they were fetched.
+    pub images: &'a BTreeMap<String, CachedImages>,
+    /// Files that are put into the boot tree as they are, by path below `pxe/`.
+    pub boot_programs: &'a BTreeMap<String, BootProgram>,
+    /// Of the program that builds and its library: what another one made is made again.
+    pub program: Digest,
+    /// Of everything that the build starts from; `None` to make everything anew.
+    pub whole: Option<Digest>,
+}
+
+/// A program that firmware loads, from the site's own folder.
+#[derive(Clone, Debug)]
+pub struct BootProgram {
+    pub path: PathBuf,
+    pub entry: FileEntry,
+}
+
+/// What a build made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    pub published: Published,
+    pub n_nodes: usize,
+    pub n_artifacts: usize,
+    pub size: ByteSize,
+    /// Against the generation before; `None` for the first one, where all is new.
+    pub changes: Option<Changes>,
+}
+
+/// Whose files differ between two generations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub added: Vec<NodeName>,
+    pub removed: Vec<NodeName>,
+    /// Nodes with files of their own that differ, and which these are.
+    pub changed: Vec<(NodeName, Vec<String>)>,
+    /// Shared layers that are new or differ.
+    pub layers: Vec<String>,
+}
+
+impl Changes {
+    /// Compares what is listed; nothing is read.
+    pub fn between(old: &Manifest, new: &Manifest) -> Self {
+        let mut changes = Self::default();
+        for (name, node) in &new.nodes {
+            match old.nodes.get(name) {
+                None => changes.added.push(NodeName::new(name)),
+                Some(before) if before.folder.digest == node.folder.digest => {}
+                Some(before) => {
+                    let (old, new) = (&before.folder.files, &node.folder.files);
+                    let differs = |name: &&str| old.get(name) != new.get(name);
+                    let names: BTreeSet<&str> =
+                        old.keys().chain(new.keys()).filter(differs).collect();
+                    let names = names.into_iter().map(str::to_owned).collect();
+                    changes.changed.push((NodeName::new(name), names));
+                }
+            }
+        }
+        let removed = old.nodes.keys().filter(|name| !new.nodes.contains_key(*name));
+        changes.removed = removed.map(NodeName::new).collect();
+        let is_new = |(name, folder): &(&String, &Folder)| old.layers.get(*name) != Some(folder);
+        changes.layers = new.layers.iter().filter(is_new).map(|(name, _)| name.clone()).collect();
+        changes
+    }
+}
+
+/// Why a build stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Something in the user's files, found only while rendering.
+    #[error("the cluster cannot be built")]
+    Problems(Vec<Diagnostic>),
+    #[error(transparent)]
+    World(#[from] anyhow::Error),
+}
+
+/// A shared layer: its archives and what the store knows of them.
+struct Layer {
+    folder: Folder,
+    inputs: Digest,
+    /// layer.tar.gz, where it travels inside other files.
+    tar: Vec<u8>,
+}
+
+/// Builds what `input` plans into `output` and publishes it.
+///
+/// # Errors
+///
+/// [`BuildError`]; the current generation is untouched then.
+pub fn build(
+    input: &BuildInput<'_>,
+    output: Output,
+    progress: &Progress,
+) -> Result<Built, BuildError> {
+    let known = output.inputs();
+    if input.whole.is_some()
+        && input.whole == known.whole
+        && let Some((generation, manifest)) = output.untouched()
+    {
+        let published = Published::Unchanged { generation };
+        return Ok(Built::of(manifest, published, Some(Changes::default())));
+    }
+    require_free(input, &output)?;
+    let mut made_from = Inputs { whole: input.whole, ..Inputs::default() };
+    let layers = build_layers(input, &output, &known)?;
+    made_from.layers = layers.iter().map(|(name, layer)| (name.clone(), layer.inputs)).collect();
+    let mut manifest = Manifest::new(&input.cluster.name, Reproducible::Yes);
+    manifest.allowed = input.cluster.allow.iter().map(|code| code.value.clone()).collect();
+    manifest.layers =
+        layers.iter().map(|(name, layer)| (name.clone(), layer.folder.clone())).collect();
+    let mut carried_layers = BTreeMap::new();
+    for name in &input.plan.carried {
+        if output.current().is_some_and(|current| current.nodes.contains_key(name.as_str())) {
+            let node = output.carry_node(name.as_str())?;
+            for layer in node.layers.iter().filter(|layer| !manifest.layers.contains_key(*layer)) {
+                carried_layers.insert(layer.clone(), output.carry_layer(layer)?);
+            }
+            manifest.nodes.insert(name.to_string(), node);
+            let inputs = known.nodes.get_key_value(name.as_str());
+            made_from.nodes.extend(inputs.map(|(name, digest)| (name.clone(), *digest)));
+        }
+    }
+    manifest.layers.extend(carried_layers);
+    let sums = layer_sums(&manifest.layers);
+    let shared = Shared::new(input.prepared, &layers, &sums)?;
+    let groups: Vec<Vec<BuiltNode>> = input
+        .plan
+        .groups
+        .par_iter()
+        .map(|group| build_group(input, group, &shared, &known, &output, progress))
+        .collect::<Result<_, BuildError>>()?;
+    for node in groups.into_iter().flatten() {
+        made_from.nodes.insert(node.name.clone(), node.inputs);
+        manifest.nodes.insert(node.name, node.entry);
+    }
+    manifest.pxe = build_boot_tree(input, &output, &known, &made_from)?;
+    let changes = output.current().map(|current| Changes::between(current, &manifest));
+    let built = Built::of(&manifest, Published::Unchanged { generation: 0 }, changes);
+    let published = output.publish(manifest, &made_from)?;
+    Ok(Built { published, ..built })
+}
+
+impl Built {
+    fn of(manifest: &Manifest, published: Published, changes: Option<Changes>) -> Self {
+        let size: u64 = manifest.artifacts().map(|artifact| artifact.file.size).sum();
+        Self {
+            published,
+            n_nodes: manifest.nodes.len(),
+            n_artifacts: manifest.artifacts().count(),
+            size: ByteSize::from_bytes(size),
+            changes,
+        }
+    }
+}
+
+/// What the nodes' own artefacts refer to or take along.
+struct Shared<'a> {
+    layers: &'a BTreeMap<String, Layer>,
+    layer_sums: &'a [u8],
+    /// What every kickstart begins with.
+    scripts: gzip::Ready,
+    scripts_begin: Beginning,
+}
+
+impl<'a> Shared<'a> {
+    fn new(
+        prepared: &Prepared<'_>,
+        layers: &'a BTreeMap<String, Layer>,
+        layer_sums: &'a str,
+    ) -> Result<Self> {
+        let scripts = prepared.kickstart_scripts().as_bytes();
+        Ok(Self {
+            layers,
+            layer_sums: layer_sums.as_bytes(),
+            scripts: gzip::Ready::new(scripts).context("packing the kickstarts' scripts")?,
+            scripts_begin: Beginning::new(scripts),
+        })
+    }
+
+    fn layers_of(&self, names: &[String]) -> Vec<(String, &'a Layer)> {
+        names.iter().map(|name| (name.clone(), &self.layers[name])).collect()
+    }
+}
+
+/// A node's folder is some 100 KiB and, with its links in the boot tree, a dozen files.
+fn require_free(input: &BuildInput<'_>, output: &Output) -> Result<()> {
+    let n_nodes = input.plan.n_nodes() as u64;
+    let images: u64 = input.images.values().map(CachedImages::size).sum();
+    let needed = ByteSize::from_bytes(n_nodes * (128 << 10) + (16 << 20) + images);
+    output.require_free(needed, n_nodes * 12 + 100)
+}
+
+fn build_layers(
+    input: &BuildInput<'_>,
+    output: &Output,
+    known: &Inputs,
+) -> Result<BTreeMap<String, Layer>, BuildError> {
+    let trees = input.prepared.layers().map_err(BuildError::Problems)?;
+    let layers: Vec<(String, Layer)> = trees
+        .into_par_iter()
+        .map(|(name, tree)| {
+            let layer = build_layer(input, &name, &tree, output, known)
+                .with_context(|| format!("building the layer {name}"))?;
+            Ok((name, layer))
+        })
+        .collect::<Result<_>>()?;
+    Ok(layers.into_iter().collect())
+}
+
+fn build_layer(
+    input: &BuildInput<'_>,
+    name: &str,
+    tree: &FileTree,
+    output: &Output,
+    known: &Inputs,
+) -> Result<Layer> {
+    let inputs = inputs::of_layer(&input.program, tree);
+    let current = output.current().and_then(|manifest| manifest.layers.get(name));
+    if known.layers.get(name) == Some(&inputs)
+        && let Some(folder) = current.filter(|folder| output.is_in_store(folder))
+    {
+        let tar = match input.cluster.boot.overlay.value {
+            OverlayVia::Http => Vec::new(),
+            OverlayVia::Media | OverlayVia::Embedded => {
+                let path = output.file_in_store(folder, plan::LAYER_TAR);
+                fs::read(&path).with_context(|| format!("reading {}", path.display()))?
+            }
+        };
+        let is_whole = tar.is_empty() || FileEntry::of(&tar) == folder.files[plan::LAYER_TAR];
+        if is_whole {
+            return Ok(Layer { folder: folder.clone(), inputs, tar });
+        }
+    }
+    let packed = pack_layer(tree)?;
+    let files = [
+        NewFile { name: plan::LAYER_CPIO, contents: Contents::Bytes(&packed.cpio) },
+        NewFile { name: plan::LAYER_TAR, contents: Contents::Bytes(&packed.tar) },
+    ];
+    output.stage(&files)?;
+    Ok(packed.into_layer(inputs))
+}
+
+/// The archives of a shared layer.
+struct PackedLayer {
+    tar: Vec<u8>,
+    cpio: Vec<u8>,
+}
+
+fn pack_layer(tree: &FileTree) -> Result<PackedLayer> {
+    Ok(PackedLayer {
+        tar: pack(tree, Archive::Tar, gzip::Level::Small)?,
+        cpio: pack(tree, Archive::Newc, gzip::Level::Small)?,
+    })
+}
+
+impl PackedLayer {
+    fn into_layer(self, inputs: Digest) -> Layer {
+        let files = [(plan::LAYER_CPIO, &self.cpio), (plan::LAYER_TAR, &self.tar)];
+        let entries = files.map(|(name, bytes)| (name.to_owned(), FileEntry::of(bytes)));
+        Layer { folder: Folder::of(BTreeMap::from(entries)), inputs, tar: self.tar }
+    }
+}
+
+/// A node as it goes into the manifest, and what it was made from.
+struct BuiltNode {
+    name: String,
+    entry: NodeEntry,
+    inputs: Digest,
+}
+
+fn build_group(
+    input: &BuildInput<'_>,
+    group: &Group,
+    shared: &Shared<'_>,
+    known: &Inputs,
+    output: &Output,
+    progress: &Progress,
+) -> Result<Vec<BuiltNode>, BuildError> {
+    let layers = shared.layers_of(input.prepared.layers_of(group.kind));
+    let kind_inputs = inputs::of_kind(input, group.kind, &layers);
+    // What shares much is made ready for the first node that is made anew.
+    let mut renderer = None;
+    let mut built = Vec::with_capacity(group.nodes.len());
+    for at in &group.nodes {
+        let node = &input.cluster.nodes[*at];
+        let inputs = inputs::of_node(input.cluster, node, &kind_inputs);
+        let is_known = known.nodes.get(node.name.as_str()) == Some(&inputs);
+        let as_before = is_known.then(|| reuse(input, node, output)).transpose()?.flatten();
+        let folder = match as_before {
+            Some(folder) => folder,
+            None => {
+                let renderer =
+                    renderer.get_or_insert_with(|| input.prepared.nodes_of_kind(group.kind));
+                build_node(input, node, renderer, &layers, shared, output).map_err(|fault| {
+                    match fault {
+                        BuildError::World(fault) => {
+                            BuildError::World(fault.context(format!("building {}", node.name)))
+                        }
+                        problems => problems,
+                    }
+                })?
+            }
+        };
+        let entry = entry(input, node, folder);
+        built.push(BuiltNode { name: node.name.to_string(), entry, inputs });
+        progress.advance(1);
+    }
+    Ok(built)
+}
+
+/// The folder of a node that would be made as it stands in the store; its secrets are kept for
+/// the generation to come. `None` if it has to be made again.
+fn reuse(input: &BuildInput<'_>, node: &Node, output: &Output) -> Result<Option<Folder>> {
+    let secrets = &input.secrets[node.kind];
+    // Its digest would have to say what the secrets are.
+    if is_kickstart_secret(input.cluster, secrets) {
+        return Ok(None);
+    }
+    let name = node.name.as_str();
+    let current = output.current().and_then(|manifest| manifest.nodes.get(name));
+    let Some(entry) = current.filter(|entry| output.is_in_store(&entry.folder)) else {
+        return Ok(None);
+    };
+    add_bundle(name, secrets, output)?;
+    Ok(Some(entry.folder.clone()))
+}
+
+fn add_bundle(node: &str, secrets: &KindSecrets, output: &Output) -> Result<()> {
+    match secrets.is_empty() {
+        true => Ok(()),
+        false => output.add_secret(node, &format!("{node}.tar.gz"), secrets.bundle()),
+    }
+}
+
+fn entry(input: &BuildInput<'_>, node: &Node, folder: Folder) -> NodeEntry {
+    let kind = input.cluster.kind_of(node);
+    let boot = kind.boot_nic();
+    let others = node.nics.iter().enumerate().filter(|(at, _)| Some(*at) != boot);
+    let macs = boot
+        .and_then(|at| node.nics[at].mac)
+        .into_iter()
+        .chain(others.filter_map(|(_, nic)| nic.mac));
+    NodeEntry {
+        roles: kind.roles.iter().map(|role| role.value.clone()).collect(),
+        layers: input.prepared.layers_of(node.kind).to_vec(),
+        macs: macs.map(|mac| mac.to_string()).collect(),
+        release: kind.os.release.value.clone(),
+        folder,
+    }
+}
+
+/// The files of one node, secret or not.
+struct NodeArtifacts {
+    tar: Vec<u8>,
+    tar_sha256: Digest,
+    cpio: Vec<u8>,
+    kickstart: String,
+    install: Vec<u8>,
+}
+
+/// Whether the kickstart itself holds secrets.
+fn is_kickstart_secret(cluster: &Cluster, secrets: &KindSecrets) -> bool {
+    cluster.boot.secrets.value == SecretsVia::Embedded && !secrets.is_empty()
+}
+
+fn make_node(
+    cluster: &Cluster,
+    node: &Node,
+    renderer: &mut NodeRenderer<'_, '_>,
+    layers: &[(String, &Layer)],
+    shared: &Shared<'_>,
+    secrets: &KindSecrets,
+) -> Result<NodeArtifacts, BuildError> {
+    let tree = renderer.own_tree(node).map_err(BuildError::Problems)?;
+    let tar = pack(&tree, Archive::Tar, gzip::Level::Fast).context("packing the overlay")?;
+    let cpio = pack(&tree, Archive::Newc, gzip::Level::Fast).context("packing the overlay")?;
+    let tar_sha256 = Digest::of(&tar);
+    let root_hash = secrets.root_hash().filter(|_| is_kickstart_secret(cluster, secrets));
+    let files = NodeFiles {
+        overlay_sha256: tar_sha256.to_string(),
+        embedded: embedded(cluster, node.name.as_str(), &tar, layers, shared, secrets)?,
+        root_hash: root_hash.map(str::to_owned),
+    };
+    let kickstart = renderer.kickstart(node, files).map_err(BuildError::Problems)?;
+    let install = install_archive(cluster, &kickstart, &tar, layers, shared)?;
+    Ok(NodeArtifacts { tar, tar_sha256, cpio, kickstart, install })
+}
+
+/// Makes and stages the files of one node; those that hold secrets go to the secret folder.
+fn build_node(
+    input: &BuildInput<'_>,
+    node: &Node,
+    renderer: &mut NodeRenderer<'_, '_>,
+    layers: &[(String, &Layer)],
+    shared: &Shared<'_>,
+    output: &Output,
+) -> Result<Folder, BuildError> {
+    let secrets = &input.secrets[node.kind];
+    let made = make_node(input.cluster, node, renderer, layers, shared, secrets)?;
+    let name = node.name.as_str();
+    let mut public = vec![
+        NewFile { name: plan::OVERLAY_CPIO, contents: Contents::Bytes(&made.cpio) },
+        NewFile {
+            name: plan::OVERLAY_TAR,
+            contents: Contents::Digested { bytes: &made.tar, sha256: made.tar_sha256 },
+        },
+    ];
+    if is_kickstart_secret(input.cluster, secrets) {
+        output.add_secret(name, &format!("{name}.ks"), made.kickstart.as_bytes())?;
+        output.add_secret(name, &format!("{name}.install.cpio.gz"), &made.install)?;
+    } else {
+        let bytes = made.kickstart.as_bytes();
+        let sha256 = shared.scripts_begin.digest(bytes);
+        let contents = Contents::Digested { bytes, sha256 };
+        public.push(NewFile { name: plan::KICKSTART, contents });
+        public.push(NewFile { name: plan::INSTALL_CPIO, contents: Contents::Bytes(&made.install) });
+        add_bundle(name, secrets, output)?;
+    }
+    Ok(output.stage(&public)?)
+}
+
+/// The kickstart of one node as `build` writes it, but without anything secret in it.
+///
+/// # Errors
+///
+/// [`BuildError`], as for a build.
+pub fn kickstart(
+    prepared: &Prepared<'_>,
+    cluster: &Cluster,
+    node: &Node,
+) -> Result<String, BuildError> {
+    let trees = prepared.layers().map_err(BuildError::Problems)?;
+    let layers = trees
+        .iter()
+        .map(|(name, tree)| {
+            let inputs = inputs::of_layer(&Digest::of(b""), tree);
+            Ok((name.clone(), pack_layer(tree)?.into_layer(inputs)))
+        })
+        .collect::<Result<BTreeMap<String, Layer>>>()?;
+    let folders = layers.iter().map(|(name, layer)| (name.clone(), layer.folder.clone())).collect();
+    let sums = layer_sums(&folders);
+    let shared = Shared::new(prepared, &layers, &sums)?;
+    let mut renderer = prepared.nodes_of_kind(node.kind);
+    let layers = shared.layers_of(prepared.layers_of(node.kind));
+    let secrets = KindSecrets::default();
+    Ok(make_node(cluster, node, &mut renderer, &layers, &shared, &secrets)?.kickstart)
+}
+
+/// The archives inside the kickstart, as `boot.overlay` and `boot.secrets` want them.
+fn embedded(
+    cluster: &Cluster,
+    node: &str,
+    tar: &[u8],
+    layers: &[(String, &Layer)],
+    shared: &Shared<'_>,
+    secrets: &KindSecrets,
+) -> Result<Vec<EmbeddedFile>, BuildError> {
+    let mut files: Vec<(String, &[u8])> = Vec::new();
+    if cluster.boot.overlay.value == OverlayVia::Embedded {
+        files.push(("SHA256SUMS".to_owned(), shared.layer_sums));
+        files.extend(
+            layers
+                .iter()
+                .map(|(role, layer)| (format!("layer-{role}.tar.gz"), layer.tar.as_slice())),
+        );
+        files.push(("overlay.tar.gz".to_owned(), tar));
+    }
+    if cluster.boot.secrets.value == SecretsVia::Embedded && !secrets.is_empty() {
+        files.push(("secrets.tar.gz".to_owned(), secrets.bundle()));
+    }
+    let size = ByteSize::from_bytes(files.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+    if size > MAX_EMBEDDED {
+        let message = format!(
+            "the archives of {node} are {} KiB, too much for a kickstart",
+            size.bytes() >> 10
+        );
+        let problem = Diagnostic::error(codes::EMBEDDED_TOO_LARGE, message)
+            .at(cluster.boot.overlay.span)
+            .help("set `overlay = \"http\"` or `\"media\"`")
+            .note(format!("at most {} KiB go into a kickstart", MAX_EMBEDDED.bytes() >> 10));
+        return Err(BuildError::Problems(vec![problem]));
+    }
+    Ok(files
+        .into_iter()
+        .map(|(name, bytes)| EmbeddedFile { name, base64: base64(bytes) })
+        .collect())
+}
+
+/// The bytes in base64, 76 characters a line (RFC 2045 §6.8).
+fn base64(bytes: &[u8]) -> Vec<String> {
+    use base64::Engine;
+
+    let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+    let lines = text.as_bytes().chunks(76);
+    lines.map(|line| std::str::from_utf8(line).expect("base64 is ASCII").to_owned()).collect()
+}
+
+fn install_archive(
+    cluster: &Cluster,
+    kickstart: &str,
+    tar: &[u8],
+    layers: &[(String, &Layer)],
+    shared: &Shared<'_>,
+) -> Result<Vec<u8>> {
+    let names: Vec<String> = layers.iter().map(|(role, _)| install_archive::layer(role)).collect();
+    let mut files = vec![
+        Handed { name: install_archive::KICKSTART, contents: kickstart.as_bytes() },
+        Handed { name: install_archive::OVERLAY, contents: tar },
+    ];
+    if cluster.boot.overlay.value == OverlayVia::Media {
+        files.push(Handed { name: install_archive::LAYER_SUMS, contents: shared.layer_sums });
+        let handed = names.iter().zip(layers);
+        files.extend(handed.map(|(name, (_, layer))| Handed { name, contents: &layer.tar }));
+    }
+    let tree = install_archive::tree(&files)?;
+    pack_around(&tree, Archive::Newc, gzip::Level::Fast, Some(&shared.scripts))
+        .context("packing what the installer takes along")
+}
+
+/// The boot files of all nodes, and the images as far as they are in the cache.
+///
+/// A node's files are those of the current generation where it is made from the same as then.
+fn build_boot_tree(
+    input: &BuildInput<'_>,
+    output: &Output,
+    known: &Inputs,
+    made_from: &Inputs,
+) -> Result<PxeEntry, BuildError> {
+    let template_problem = |fault| BuildError::Problems(vec![input.prepared.diagnostic(&fault)]);
+    let templates = input.prepared.templates();
+    let alike = output.current().map(|manifest| &manifest.pxe.folder);
+    let tree = output.fill(alike.filter(|folder| output.is_in_store(folder)));
+    let add = |name: &str, text: &str| {
+        tree.add(&NewFile { name, contents: Contents::Bytes(text.as_bytes()) })
+    };
+    input.cluster.nodes.par_iter().try_for_each(|node| -> Result<(), BuildError> {
+        let name = node.name.as_str();
+        let is_known =
+            known.nodes.get(name).is_some_and(|it| made_from.nodes.get(name) == Some(it));
+        let mac = input.cluster.boot_mac(node);
+        if let Some(mac) = mac.filter(|_| is_known)
+            && tree.keep(&boot_tree::node_paths(mac))
+        {
+            return Ok(());
+        }
+        let release = &input.cluster.kind_of(node).os.release.value;
+        let has_stage2 =
+            input.images.get(release).is_some_and(|images| images.install_img.is_some());
+        let stage2 = if has_stage2 { Stage2::BootServer } else { Stage2::Mirror };
+        let files = boot_tree::node_files(templates, input.cluster, node, stage2);
+        for (name, text) in files.map_err(template_problem)? {
+            add(&name, &text)?;
+        }
+        Ok(())
+    })?;
+    for (name, text) in
+        boot_tree::shared_files(templates, input.cluster).map_err(template_problem)?
+    {
+        add(&name, &text)?;
+    }
+    let images = images(input);
+    for (name, path, expected) in &images.present {
+        let contents = Contents::Elsewhere { path, expected: *expected };
+        tree.add(&NewFile { name, contents })?;
+    }
+    for (name, program) in input.boot_programs {
+        let contents = Contents::Elsewhere { path: &program.path, expected: program.entry };
+        tree.add(&NewFile { name, contents })?;
+    }
+    let folder = tree.finish()?;
+    Ok(PxeEntry { folder, pending: images.pending })
+}
+
+/// The installer's images as files of the boot tree.
+#[derive(Default)]
+struct Images<'a> {
+    present: Vec<(String, &'a Path, FileEntry)>,
+    pending: BTreeSet<String>,
+}
+
+fn images<'a>(input: &BuildInput<'a>) -> Images<'a> {
+    let mut images = Images::default();
+    let folders: BTreeMap<&str, String> = input
+        .cluster
+        .kinds
+        .iter()
+        .map(|kind| (kind.os.release.value.as_str(), boot_tree::images(kind)))
+        .collect();
+    for (release, folder) in folders {
+        let Some(cached) = input.images.get(release) else {
+            images.pending.extend(["vmlinuz", "initrd.img"].map(|name| format!("{folder}/{name}")));
+            continue;
+        };
+        let mut add = |name: &str, image: &'a crate::fetch::CachedImage| {
+            let entry = FileEntry { size: image.image.size, sha256: image.image.sha256 };
+            images.present.push((format!("{folder}/{name}"), &image.path, entry));
+        };
+        add("vmlinuz", &cached.kernel);
+        add("initrd.img", &cached.initrd);
+        if let Some(install_img) = &cached.install_img {
+            add("images/install.img", install_img);
+        }
+    }
+    images
+}
+
+/// The problems of a failed build, or the failure of the world as it is.
+impl BuildError {
+    pub fn into_problems(self) -> Result<Vec<Diagnostic>> {
+        match self {
+            BuildError::Problems(problems) => Ok(problems),
+            BuildError::World(fault) => Err(fault),
+        }
+    }
+}
