@@ -6,6 +6,8 @@ begin_step finish "The disk has been partitioned and the packages are on it, but
 finish_installation() {
     keep_logs
     forget_secrets
+    store_event_token
+    store_wipe_grant
     store_grant
     report "$NF_STEP" ended "installed"
 }
@@ -35,6 +37,27 @@ forget_secrets() {
         rm -f "$NF_TARGET/root/anaconda-ks.cfg" "$NF_TARGET/root/original-ks.cfg"
         : >"$NF_SYSROOT/tmp/NOSAVE_INPUT_KS"
     fi
+}
+
+# The node goes on reporting from its first boot on. The token passes through no argument and
+# no log, and the kernel line that held it is gone with the next boot.
+store_event_token() {
+    local token
+    token=$(kernel_argument nodeforge.event_token)
+    [[ -n $token ]] || return 0
+    [[ $token =~ ^[A-Za-z0-9._~+/=-]+$ ]] ||
+        refuse "nodeforge.event_token= on the kernel line holds characters that no token has."
+    mkdir -p "$NF_TARGET/etc/nodeforge"
+    (umask 077 && printf '%s\n' "$token" >"$NF_TARGET/etc/nodeforge/event-token")
+    chmod 0600 "$NF_TARGET/etc/nodeforge/event-token"
+}
+
+# Whoever told the installer to wipe DAOS's filesystems gave up what lies on its SSDs, too:
+# preflight would otherwise refuse them for want of their superblocks.
+store_wipe_grant() {
+    [[ $(kernel_argument nodeforge.wipe_daos) == 1 && -n $(kernel_argument nodeforge.reinstall) ]] || return 0
+    mkdir -p "$NF_TARGET/var/lib/nodeforge"
+    printf '%s by the installer\n' "$NF_NODE" >"$NF_TARGET/var/lib/nodeforge/wipe-grant"
 }
 
 # From here on this disk counts as installed: without a higher number on the kernel line the

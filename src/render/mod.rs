@@ -3,6 +3,7 @@
 pub mod context;
 pub mod install;
 pub mod kickstart;
+pub mod node_plan;
 pub mod overlay;
 mod owners;
 pub mod prepared;

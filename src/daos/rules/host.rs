@@ -194,14 +194,17 @@ fn check_hugepages(cluster: &Cluster, kind: &Kind, findings: &mut Findings<'_>) 
     }
 }
 
+/// The physical cores `engine` needs.
+///
 /// `dss_tgt_nr_check` (src/engine/init.c): two cores are kept for the system's own threads.
-fn n_cores_needed(engine: &Engine) -> u32 {
+pub fn n_cores_needed(engine: &Engine) -> u32 {
     let targets = engine.targets.value;
     let helpers = engine.helpers.value.min(targets.saturating_mul(2));
     targets.saturating_add(helpers).saturating_add(2)
 }
 
-fn may_oversubscribe(engine: &Engine) -> bool {
+/// Whether the cluster file lets `engine` run with fewer cores than it needs.
+pub fn may_oversubscribe(engine: &Engine) -> bool {
     let value = |text: &str| text.strip_prefix("DAOS_TARGET_OVERSUBSCRIBE=").map(str::to_owned);
     let mut values = engine.env.iter().filter_map(|variable| value(variable));
     values.next_back().is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true"))

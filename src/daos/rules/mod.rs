@@ -11,6 +11,8 @@ mod host;
 mod storage;
 mod variables;
 
+pub use host::{may_oversubscribe, n_cores_needed};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Cluster;

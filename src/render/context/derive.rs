@@ -12,6 +12,8 @@ use crate::cluster::{
 };
 use crate::daos;
 use crate::render::context::*;
+use crate::render::node_plan::KindPlan;
+use crate::render::node_plan::NodePlan;
 
 /// The list of owners and modes by name, on the node: applied after the packages, at every
 /// boot by systemd-tmpfiles-setup, and again by firstboot.
@@ -111,6 +113,7 @@ impl NodeContext {
                 connections: connections(cluster, kind, node),
                 links: links(kind, node),
                 server_yaml,
+                plan_json: NodePlan::of(cluster, node, fqdn(name, &cluster.domain)).to_json(),
             },
         }
     }
@@ -384,6 +387,7 @@ fn kind_values(cluster: &Cluster, kind: &Kind, owners: Vec<TmpfilesLine>) -> Kin
         agent_logs: if kind.is_client() { logs(&["daos_agent.log"]) } else { Vec::new() },
         tmpfiles,
         agent_yaml: kind.is_client().then(|| daos::agent_yaml(cluster, kind)),
+        plan_json: KindPlan::of(cluster, kind, run_as).to_json(),
     }
 }
 

@@ -230,6 +230,8 @@ pub struct KindValues {
     pub tmpfiles: Vec<TmpfilesLine>,
     /// The whole text of daos_agent.yml; `null` on nodes that are no clients.
     pub agent_yaml: Option<String>,
+    /// The whole text of kind.json, see [`KindPlan`](crate::render::node_plan::KindPlan).
+    pub plan_json: String,
 }
 
 /// One line of tmpfiles.d.
@@ -278,6 +280,8 @@ pub struct NodeValues {
     pub links: Vec<LinkValues>,
     /// The whole text of daos_server.yml; `null` on other nodes.
     pub server_yaml: Option<String>,
+    /// The whole text of node.json, see [`NodePlan`](crate::render::node_plan::NodePlan).
+    pub plan_json: String,
 }
 
 /// One NetworkManager profile (`nm-settings(5)`, keyfile).

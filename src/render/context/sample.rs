@@ -122,6 +122,7 @@ fn sample_kind() -> KindContext {
                 group: "root".into(),
             }],
             agent_yaml: Some("name: daos_server\n".into()),
+            plan_json: "{}\n".into(),
         },
         engines: vec![EngineValues {
             index: 0,
@@ -172,6 +173,7 @@ fn sample_node() -> NodeContext {
                 path: Some("pci-0000:17:00.0".into()),
             }],
             server_yaml: Some("name: daos_server\n".into()),
+            plan_json: "{}\n".into(),
         },
     }
 }
