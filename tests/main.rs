@@ -7,6 +7,7 @@
 //! * [`docs`]: what README.md and docs/ say of the program, against the program.
 //! * [`corpus`]: cluster files good and bad, with what `check` says of each.
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
+//! * [`firstboot`]: what a node runs when it comes up, on made-up machines.
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
 //! * [`incremental`]: builds of what changed against builds of everything.
@@ -25,6 +26,7 @@ mod examples;
 mod fetch;
 mod hardware;
 mod incremental;
+mod firstboot;
 mod kickstart;
 mod layers;
 mod oracles;

@@ -171,6 +171,42 @@ fn the_end_stores_the_grant_and_keeps_logs_without_tokens() {
 }
 
 #[test]
+fn the_event_token_stays_with_root_and_in_no_log() {
+    let context = client();
+    let machine = unpacked("nodeforge.event_token=tell-It.~+/=_9", &context);
+    machine.write("tmp/nodeforge-pre.log", "nodeforge.event_token=tell-It.~+/=_9\n");
+    assert_eq!(run_finish(&machine, &context), "");
+    let listing = machine.listing("target");
+    assert_eq!(listing["etc/nodeforge/event-token"], "0600 tell-It.~+/=_9\n");
+    let others = listing.iter().filter(|(path, _)| *path != "etc/nodeforge/event-token");
+    assert_eq!(others.filter(|(_, text)| text.contains("tell-It")).count(), 0);
+    for line in ["", "nodeforge.event_token="] {
+        let machine = unpacked(line, &context);
+        run_finish(&machine, &context);
+        assert!(!machine.path("target/etc").exists(), "{line}");
+    }
+    let machine = unpacked("nodeforge.event_token=a\"b", &context);
+    let console = run_finish(&machine, &context);
+    assert!(console.contains("holds characters that no token has"), "{console}");
+    assert!(!machine.path("target/var/lib/nodeforge/grant").exists());
+}
+
+#[test]
+fn only_an_installer_that_was_told_to_wipe_grants_a_wipe() {
+    for (line, granted) in [
+        ("nodeforge.reinstall=17 nodeforge.wipe_daos=1", "cli1 by the installer\n"),
+        ("nodeforge.reinstall=17", ""),
+        ("nodeforge.wipe_daos=1", ""),
+        ("nodeforge.reinstall=17 nodeforge.wipe_daos=0", ""),
+    ] {
+        let machine = unpacked(line, &client());
+        run_finish(&machine, &client());
+        let path = machine.path("target/var/lib/nodeforge/wipe-grant");
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), granted, "{line}");
+    }
+}
+
+#[test]
 fn an_installation_without_a_grant_stores_zero() {
     let machine = unpacked("", &client());
     run_finish(&machine, &client());
