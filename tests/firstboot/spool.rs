@@ -73,6 +73,36 @@ fn the_spool_is_bounded_and_loses_the_oldest() {
 }
 
 #[test]
+fn many_events_come_at_once() {
+    let world = World::bare("srv1");
+    let mut command = world.command(EVENT);
+    let mut child = command.arg("-").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = "preflight/a\tdone\tfine\npreflight/b\tfailed\tno; Authorization: Bearer sesame\n";
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    put(&world, &["c", "done", "x"]);
+    let events: String = spool(&world)
+        .iter()
+        .map(|name| world.read(&format!("var/lib/nodeforge/events/{name}")))
+        .collect();
+    let told: Vec<String> = events
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|event| {
+            format!("{} {} {} {}", event["seq"], event["step"], event["state"], event["message"])
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            r#"1 "preflight/a" "done" "fine""#,
+            r#"2 "preflight/b" "failed" "no; Authorization: Bearer (removed)""#,
+            r#"3 "c" "done" "x""#,
+        ]
+    );
+}
+
+#[test]
 fn a_damaged_counter_goes_on_after_the_youngest_event() {
     let world = World::bare("srv1");
     for damage in ["", "junk\n", "99999999999999999999\n"] {

@@ -128,9 +128,12 @@ fn a_grant_names_the_node() {
     assert!(world.read("var/lib/nodeforge/wipe-grant").starts_with("srv1 "));
 }
 
+/// What the node must say it waits for, and what then happens to it.
+type Change<'a> = (&'a str, &'a dyn Fn(&World));
+
 /// Runs until the node is ready; `change` makes it so, one thing after another, each once the
 /// node has said what it waits for.
-fn ready(world: &World, changes: &[(&str, &dyn Fn(&World))]) -> Vec<String> {
+fn ready(world: &World, changes: &[Change<'_>]) -> Vec<String> {
     use std::io::{BufRead, BufReader};
     let mut child =
         world.command(NODE).arg("wait-ready").stdout(std::process::Stdio::piped()).spawn().unwrap();
