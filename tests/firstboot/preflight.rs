@@ -858,6 +858,31 @@ fn mount_points_for_scm() {
     );
 }
 
+/// DAOS mounts PMem when it starts, so that its superblock cannot be seen before.
+#[test]
+fn pmem_that_has_a_filesystem_has_been_formatted() {
+    let with_pmem = |world: &World| {
+        let kind = "etc/nodeforge/kind.json";
+        world.edit(kind, "\"ram\"", "\"dcpm\"");
+        world.edit(kind, "\"scm_devices\": []", "\"scm_devices\": [\"/dev/pmem0\"]");
+        world.edit(kind, "\"control_metadata\": \"/var/lib/daos\"", "\"control_metadata\": null");
+        world.edit(kind, "/var/lib/daos/daos_control/engine0/superblock", "/mnt/daos0/superblock");
+        world.remove("var/lib/daos/daos_control");
+        world.answer("blkid -p -o export /dev/pmem0", 2, "");
+    };
+    let blob = "holds data of DAOS, but engine 0 has no superblock (/mnt/daos0/superblock)";
+    let world = World::server();
+    with_pmem(&world);
+    let expected = [("5e", "nvme0n1", "A"), ("5f", "nvme1n1", "B")].map(|(bus, disk, serial)| {
+        format!(
+            "FATAL nvme:0000:{bus}:00.0: {disk} (FAST 9000, 2.0 GiB, serial SSD-{serial}) {blob}"
+        )
+    });
+    assert_eq!(complaints(&world), expected);
+    world.answer("blkid -p -o export /dev/pmem0", 0, "TYPE=ext4");
+    assert_eq!(complaints(&world), [""; 0]);
+}
+
 #[test]
 fn files_need_room() {
     let world = World::lab();

@@ -341,6 +341,10 @@ impl World {
             .env("NODEFORGE_CLOCK_WAIT", "0")
             .env("NODEFORGE_READY_WAIT", "0.01")
             .env("PATH", self.path("bin"))
+            // As Python 3.6 sees the world under systemd: later ones would take UTF-8 anyway.
+            .env("LC_ALL", "C")
+            .env("PYTHONUTF8", "0")
+            .env("PYTHONCOERCECLOCALE", "0")
             .stdin(Stdio::null());
         command
     }
