@@ -1,4 +1,4 @@
-//! Sizes with their unit.
+//! Sizes and spans of time with their unit.
 
 use std::fmt;
 use std::str::FromStr;
@@ -112,6 +112,41 @@ impl fmt::Display for ByteSize {
 #[error("`{0}` is not a size; expected a whole number and a unit, like `16GiB` or `512MiB`")]
 pub struct ParseByteSizeError(String);
 
+/// A whole number of seconds, written with a unit: `90s`, `30min`, `24h`, `2d`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seconds(u64);
+
+const TIME_UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
+
+impl Seconds {
+    pub const fn from_hours(hours: u64) -> Self {
+        Self(hours * 3_600)
+    }
+
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = ParseSecondsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || ParseSecondsError(text.to_owned());
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| invalid())?;
+        let unit = unit.trim_start();
+        let (_, seconds) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?;
+        number.checked_mul(*seconds).map(Self).ok_or_else(invalid)
+    }
+}
+
+/// The text is no span of time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a span of time; expected a whole number and s, min, h or d, like `24h`")]
+pub struct ParseSecondsError(String);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +164,16 @@ mod tests {
     fn sizes_without_unit_fractions_and_overflow_are_refused() {
         for text in ["", "16", "4.5GiB", "-1GiB", "16gib", "99999999999TiB", "GiB"] {
             assert!(text.parse::<ByteSize>().is_err(), "from {text:?}");
+        }
+    }
+
+    #[test]
+    fn spans_of_time_need_a_unit() {
+        for (text, seconds) in [("90s", 90), ("30min", 1_800), ("24h", 86_400), ("2 d", 172_800)] {
+            assert_eq!(text.parse(), Ok(Seconds(seconds)), "from {text:?}");
+        }
+        for text in ["", "24", "1.5h", "-1h", "24H", "h", "99999999999999999d", "1m"] {
+            assert!(text.parse::<Seconds>().is_err(), "from {text:?}");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::cluster::secret_ref::SecretRef;
 use crate::diag::Span;
 use crate::net::{InfinibandGuid, Ipv4Net, MacAddr, PciAddress};
 use crate::range::NodeName;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Seconds};
 
 /// A value and the place in the cluster file that set it, or, for a default, the place to
 /// point at when the value is the problem.
@@ -141,6 +141,10 @@ pub struct Daos {
     pub fault_path: Option<Sited<String>>,
     /// The one admin that formats; `None` only where the cluster has no admin.
     pub format_by: Option<Sited<NodeName>>,
+    /// How long it waits for all servers.
+    pub format_deadline: Sited<Seconds>,
+    /// In the order of the file.
+    pub pools: Vec<Pool>,
     pub control_metadata: ControlMetadata,
     pub control_log_mask: Option<Sited<String>>,
     /// Total over the engines of a node; `None` computes it.
@@ -164,6 +168,44 @@ pub struct Daos {
 pub enum Security {
     Insecure,
     Certificates,
+}
+
+/// `[[daos.pool]]`: a pool to make once all servers have joined.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub label: Sited<String>,
+    pub size: Sited<PoolSize>,
+    /// Percent of a total size that go to the first tier; `None` leaves DAOS's own, 6.
+    pub tier_ratio: Option<Sited<u32>>,
+    /// Empty for all.
+    pub ranks: Vec<Sited<u32>>,
+    pub properties: BTreeMap<String, Sited<VarValue>>,
+    /// `NAME@` or `NAME@DOMAIN`; `None` for root.
+    pub user: Option<Sited<String>>,
+    pub group: Option<Sited<String>>,
+    /// Entries as dmg reads them, `A::alice@:rw`; empty leaves DAOS's own.
+    pub acl: Vec<Sited<String>>,
+    pub containers: Vec<Container>,
+    pub span: Span,
+}
+
+/// How large a pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolSize {
+    /// Percent of what is free, 1 to 100.
+    Share(u8),
+    /// Over all engines and tiers.
+    Total(ByteSize),
+}
+
+/// `[[daos.pool.container]]`.
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub label: Sited<String>,
+    /// As `daos container create --type` calls it.
+    pub kind: String,
+    pub properties: BTreeMap<String, Sited<VarValue>>,
+    pub span: Span,
 }
 
 /// Where the certificates were made by `nodeforge certs init`.

@@ -266,6 +266,19 @@ const DAOS: &[Key] = &[
         "The admin node that formats the storage.",
     ),
     defaulted(
+        "format_deadline",
+        Shape::TimeSpan,
+        "24h",
+        "\"3d\"",
+        "How long that admin waits for all servers before it gives up with their names: s, min, h or d. It formats only when all are there; a day is enough for racks that are cabled one after the other.",
+    ),
+    optional(
+        "pool",
+        Shape::List(&Shape::Table(POOL)),
+        "[{ label = \"tank\", size = \"90%\" }]",
+        "Pools to make once all servers have joined, `[[daos.pool]]` each. One that exists is left alone, one that is destroyed later does not come back.",
+    ),
+    defaulted(
         "control_metadata",
         Shape::Table(CONTROL_METADATA),
         "{ path = \"/var/lib/daos\" }",
@@ -309,6 +322,75 @@ const DAOS: &[Key] = &[
         Shape::Table(AGENT),
         "{ telemetry_port = 9192 }",
         "daos_agent.yml beyond what it shares with the servers.",
+    ),
+];
+
+/// `[[daos.pool]]`: the options of `dmg pool create`.
+pub const POOL: &[Key] = &[
+    required(
+        "label",
+        Shape::Text,
+        "\"tank\"",
+        "The pool's name: letters, digits and `:._-`, up to 127 characters.",
+    ),
+    required(
+        "size",
+        Shape::Text,
+        "\"90%\"",
+        "A share of what is free, `90%`, or a size over all engines, `10TiB`.",
+    ),
+    defaulted(
+        "tier_ratio",
+        Shape::Integer(1, 99),
+        "6",
+        "6",
+        "The percentage of a size that lies in memory or on the meta SSDs; not with a share.",
+    ),
+    optional(
+        "ranks",
+        Shape::List(&Shape::Integer(0, 1_000_000)),
+        "[0, 1, 2]",
+        "The engines to use, by rank; all without it. Ranks are given in the order of joining.",
+    ),
+    optional(
+        "properties",
+        Shape::Map(&Shape::Scalar),
+        "{ rd_fac = 1 }",
+        "Properties of the pool, as `dmg pool set-prop` calls them.",
+    ),
+    optional("user", Shape::Text, "\"alice@\"", "The user who owns the pool; root without it."),
+    optional("group", Shape::Text, "\"hpc@\"", "The group that owns the pool; root's without it."),
+    optional(
+        "acl",
+        TEXTS,
+        "[\"A::alice@:rw\"]",
+        "Entries of the pool's access control list; DAOS's own without it: owner and owning group.",
+    ),
+    optional(
+        "container",
+        Shape::List(&Shape::Table(CONTAINER)),
+        "[{ label = \"home\" }]",
+        "Containers to make in it, `[[daos.pool.container]]` each; the admin must be a client, too.",
+    ),
+];
+
+/// `[[daos.pool.container]]`: the options of `daos container create`.
+pub const CONTAINER: &[Key] = &[
+    required("label", Shape::Text, "\"home\"", "The container's name, as a pool's."),
+    defaulted(
+        "type",
+        Shape::OneOf(&[
+            "POSIX", "HDF5", "PYTHON", "SPARK", "DATABASE", "ROOT", "SEISMIC", "METEO", "unknown",
+        ]),
+        "POSIX",
+        "\"POSIX\"",
+        "What it holds.",
+    ),
+    optional(
+        "properties",
+        Shape::Map(&Shape::Scalar),
+        "{ rd_lvl = 1 }",
+        "Properties of the container, as `daos container set-prop` calls them.",
     ),
 ];
 

@@ -33,6 +33,15 @@ pub enum TextKind {
     SshKey,
     Console,
     Environment,
+    /// Of a pool or a container.
+    Label,
+    /// `NAME@` or `NAME@DOMAIN`, as dmg names owners.
+    Principal,
+    /// An entry of a pool's access control list.
+    AclEntry,
+    /// What may stand in dmg's `NAME:VALUE,NAME:VALUE`.
+    PropertyName,
+    PropertyValue,
 }
 
 impl TextKind {
@@ -121,6 +130,14 @@ impl TextKind {
                 });
                 (is_valid, "a setting like `NAME=value`, without quotes")
             }
+            TextKind::Label => (
+                is_label(text),
+                "a label of up to 127 letters, digits and `:._-`, not a UUID and no option",
+            ),
+            TextKind::Principal => (is_principal(text), "a user or group like `alice@`"),
+            TextKind::AclEntry => (is_acl_entry(text), "an entry like `A::alice@:rw`"),
+            TextKind::PropertyName => (only(text, "_-"), "a property like `rd_fac`"),
+            TextKind::PropertyValue => (only(text, "._%-"), "one word, as dmg takes it"),
         }
     }
 }
@@ -128,6 +145,32 @@ impl TextKind {
 /// Not empty, and only ASCII letters, digits and characters of `extra`.
 fn only(text: &str, extra: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+}
+
+/// DAOS's `daos_label_is_valid` (src/include/daos_types.h); a leading hyphen would make it an
+/// option of dmg.
+fn is_label(text: &str) -> bool {
+    let is_uuid = text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+    only(text, ":._-") && text.len() <= 127 && !is_uuid && !text.starts_with('-')
+}
+
+fn is_principal(text: &str) -> bool {
+    let Some((name, domain)) = text.split_once('@') else { return false };
+    only(name, "._-") && !name.starts_with('-') && (domain.is_empty() || only(domain, "._-"))
+}
+
+/// `TYPE:FLAGS:PRINCIPAL:PERMISSIONS`; DAOS's docs/overview/security.md.
+fn is_acl_entry(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [kind, flags, principal, permissions] = parts[..] else { return false };
+    kind == "A"
+        && flags.chars().all(|flag| flag == 'G')
+        && is_principal(principal)
+        && permissions.chars().all(|permission| "rwcdtTaAo".contains(permission))
 }
 
 fn is_url(text: &str) -> bool {

@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod explain;
+pub mod format_plan;
 pub mod immutable;
 pub mod memory;
 pub mod rules;
@@ -20,3 +21,4 @@ mod yaml;
 
 pub use config::{ServerYaml, agent_yaml, control_yaml, server_yaml};
 pub use explain::explain;
+pub use format_plan::FormatPlan;

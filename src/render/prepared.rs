@@ -43,7 +43,8 @@ pub struct Prepared<'a> {
 }
 
 /// What of the cluster's values grows with the number of nodes.
-const GROWING: [&[&str]; 3] = [&["hosts"], &["roles"], &["daos", "control_yaml"]];
+const GROWING: [&[&str]; 4] =
+    [&["hosts"], &["roles"], &["daos", "control_yaml"], &["daos", "format_json"]];
 
 /// What nodes of a kind share.
 struct PreparedKind<'a> {

@@ -3,7 +3,7 @@
 
 use crate::diag::{Diagnostic, Problems, Span, codes};
 use crate::toml_doc::{Item, Key, Need, SECRET_KEYS, SET_KEYS, Shape, Table, Value};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Seconds};
 
 /// Whether a key that is not there is a fault of this table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,11 @@ fn check_item(name: &str, item: &Item, shape: &Shape, missing: Missing, problems
         (Shape::SizeOrAuto, Value::Text(text)) if text == "auto" => {}
         (Shape::Size | Shape::SizeOrAuto, Value::Text(text)) => {
             if let Err(fault) = text.parse::<ByteSize>() {
+                problems.push(Diagnostic::error(codes::BAD_VALUE, fault.to_string()).at(item.span));
+            }
+        }
+        (Shape::TimeSpan, Value::Text(text)) => {
+            if let Err(fault) = text.parse::<Seconds>() {
                 problems.push(Diagnostic::error(codes::BAD_VALUE, fault.to_string()).at(item.span));
             }
         }

@@ -45,6 +45,7 @@ fn shape_schema(shape: &Shape) -> Value {
         Shape::SizeOrAuto => {
             json!({ "type": "string", "pattern": "^([0-9]+ ?([KMGTP]i?B)|auto)$" })
         }
+        Shape::TimeSpan => json!({ "type": "string", "pattern": "^[0-9]+ ?(s|min|h|d)$" }),
         Shape::Scalar => json!({ "type": ["string", "integer", "boolean"] }),
         Shape::Secret => json!({
             "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
@@ -191,6 +192,7 @@ fn type_name(shape: &Shape) -> String {
         Shape::Bool => "`true`, `false`".into(),
         Shape::Size => "size".into(),
         Shape::SizeOrAuto => "size or `auto`".into(),
+        Shape::TimeSpan => "span of time".into(),
         Shape::Scalar => "text, number or truth value".into(),
         Shape::Secret => "secret".into(),
         Shape::List(shape) => format!("array of {}", type_name(shape)),

@@ -171,6 +171,8 @@ pub enum Shape {
     Size,
     /// Text that [`ByteSize`](crate::units::ByteSize) reads, or the word `auto`.
     SizeOrAuto,
+    /// Text that [`Seconds`](crate::units::Seconds) reads.
+    TimeSpan,
     /// Text, a number or a truth value: what a site wants.
     Scalar,
     /// `{ file = … }`, `{ env = … }` or `{ cmd = … }`; never the secret itself.
@@ -207,6 +209,7 @@ impl Shape {
             Shape::Bool => "true or false".into(),
             Shape::Size => "a size like \"16GiB\"".into(),
             Shape::SizeOrAuto => "a size like \"16GiB\", or \"auto\"".into(),
+            Shape::TimeSpan => "a span of time like \"24h\"".into(),
             Shape::Scalar => "a string, a number or a truth value".into(),
             Shape::Secret => "`{ file = \"…\" }`, `{ env = \"…\" }` or `{ cmd = \"…\" }`".into(),
             Shape::List(shape) => format!("an array, each {}", shape.describe()),

@@ -86,7 +86,12 @@ pub fn kind(reader: &mut Reader, table: &MergedTable<'_>, context: KindContext<'
 
 /// The values under `vars`, whatever their type.
 pub fn vars(table: &MergedTable<'_>) -> BTreeMap<String, Sited<VarValue>> {
-    let Some(vars) = table.table("vars") else { return BTreeMap::new() };
+    scalars(table, "vars")
+}
+
+/// The texts, numbers and truth values by name under `key`.
+pub fn scalars(table: &MergedTable<'_>, key: &str) -> BTreeMap<String, Sited<VarValue>> {
+    let Some(vars) = table.table(key) else { return BTreeMap::new() };
     let value = |item: &Item| match &item.value {
         Value::Text(text) => Some(VarValue::Text(text.clone())),
         Value::Integer(number) => Some(VarValue::Integer(*number)),

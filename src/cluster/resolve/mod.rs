@@ -7,6 +7,7 @@ mod engine;
 mod facts;
 mod kind;
 mod nodes;
+mod pools;
 mod reader;
 mod sections;
 mod why;

@@ -9,6 +9,7 @@ use crate::cluster::model::{
     Agent, Boot, Certificates, ControlMetadata, Daos, Net, NetKind, OverlayVia, Repo, SecretsVia,
     Security, Sited,
 };
+use crate::cluster::resolve::pools;
 use crate::cluster::resolve::reader::Reader;
 use crate::cluster::text::TextKind;
 use crate::daos::versions;
@@ -16,7 +17,7 @@ use crate::diag::{Diagnostic, Span, codes};
 use crate::net::Ipv4Net;
 use crate::range::NodeName;
 use crate::toml_doc::Item;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Seconds};
 
 pub fn boot(reader: &mut Reader, table: &MergedTable<'_>) -> Boot {
     let url = reader.text(table, "url", TextKind::Url);
@@ -95,6 +96,14 @@ pub fn daos(
         format_by: reader
             .text(table, "format_by", TextKind::HostOrAddress)
             .map(|name| Sited { value: NodeName::new(name.value), span: name.span }),
+        format_deadline: {
+            let item = table.item("format_deadline");
+            let deadline = item.and_then(|item| {
+                Some(Sited { value: item.text()?.parse().ok()?, span: item.span })
+            });
+            reader.or(deadline, table, Seconds::from_hours(24))
+        },
+        pools: pools::pools(reader, table),
         control_metadata: control_metadata(reader, table),
         control_log_mask: reader.text(table, "control_log_mask", TextKind::LogMask),
         nr_hugepages: reader.number(table, "nr_hugepages"),

@@ -10,7 +10,7 @@ use crate::cluster::{
     BdevClass, Cluster, CpuVendor, Daos, Engine, Firewall, Firmware, Kind, Link, Net, NetKind, Nic,
     Node, NodeNic, Os, Repo, Security, Selinux, Sited, Tree, VarValue,
 };
-use crate::daos;
+use crate::daos::{self, FormatPlan};
 use crate::render::context::*;
 use crate::render::node_plan::KindPlan;
 use crate::render::node_plan::NodePlan;
@@ -53,7 +53,7 @@ impl ClusterContext {
                 vars: vars(&cluster.vars),
             },
             boot: BootValues { url: cluster.boot.url.value.clone() },
-            daos: daos_values(&cluster.daos, control_yaml),
+            daos: daos_values(&cluster.daos, control_yaml, FormatPlan::of(cluster).to_json()),
             net: cluster.nets.iter().map(|(name, net)| (name.clone(), net_values(net))).collect(),
             repos: cluster.repos.values().map(repo_values).collect(),
             hosts: hosts(cluster, |_| true),
@@ -128,7 +128,7 @@ fn vars(vars: &BTreeMap<String, Sited<VarValue>>) -> BTreeMap<String, Value> {
     vars.iter().map(|(name, value)| (name.clone(), json(&value.value))).collect()
 }
 
-fn daos_values(daos: &Daos, control_yaml: String) -> DaosValues {
+fn daos_values(daos: &Daos, control_yaml: String, format_json: String) -> DaosValues {
     DaosValues {
         version: daos.version.value.clone(),
         repo: RepoValues {
@@ -148,6 +148,7 @@ fn daos_values(daos: &Daos, control_yaml: String) -> DaosValues {
         agent_telemetry_port: daos.agent.telemetry_port.as_ref().map(|port| port.value),
         format_by: daos.format_by.as_ref().map(|admin| admin.value.as_str().into()),
         control_yaml,
+        format_json,
     }
 }
 

@@ -115,6 +115,8 @@ pub struct DaosValues {
     pub format_by: Option<String>,
     /// The whole text of daos_control.yml.
     pub control_yaml: String,
+    /// The whole text of /etc/nodeforge/format.json.
+    pub format_json: String,
 }
 
 /// `[net.NAME]`.

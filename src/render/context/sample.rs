@@ -47,6 +47,7 @@ fn sample_cluster() -> ClusterContext {
             agent_telemetry_port: Some(9192),
             format_by: Some("node0".into()),
             control_yaml: "name: daos_server\n".into(),
+            format_json: "{\"system\": \"daos_server\"}\n".into(),
         },
         net: BTreeMap::from([(
             "mgmt".to_owned(),
