@@ -204,7 +204,6 @@ struct Process {
     server: Arc<Mutex<Server>>,
     disk: Arc<Disk>,
     listener: TcpListener,
-    /// The path of `daos_engine`, beside this program.
     engine_program: PathBuf,
 }
 
@@ -233,11 +232,8 @@ impl Process {
             std::process::id(),
             yaml.port
         ));
+        // Beside this program, by its own name; found by PATH if this one was.
         let engine_program = Path::new(called).with_file_name("daos_engine");
-        let engine_program = match engine_program.exists() {
-            true => engine_program,
-            false => "/usr/bin/daos_engine".into(),
-        };
         let server = Arc::new(Mutex::new(server));
         Ok(Self { server, disk: Arc::new(disk), listener, engine_program })
     }
@@ -571,7 +567,11 @@ impl Rounds {
             }
             match Command::new(&self.engine_program).args(["-I", &index.to_string()]).spawn() {
                 Ok(child) => self.children.push((index, child)),
-                Err(error) => self.disk.log(&format!("starting engine {index}: {error}")),
+                Err(error) => {
+                    self.disk.log(&format!("starting engine {index}: {error}"));
+                    lock(&self.server).engines[index].is_stopped = true;
+                    lock(&self.server).engines[index].is_running = false;
+                }
             }
         }
     }
