@@ -8,6 +8,7 @@
 //! * [`corpus`]: cluster files good and bad, with what `check` says of each.
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`firstboot`]: what a node runs when it comes up, on made-up machines.
+//! * [`format`]: the formatting admin against made-up clusters.
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
 //! * [`incremental`]: builds of what changed against builds of everything.
@@ -27,6 +28,7 @@ mod fetch;
 mod hardware;
 mod incremental;
 mod firstboot;
+mod format;
 mod kickstart;
 mod layers;
 mod oracles;

@@ -68,6 +68,8 @@ pub struct Override {
     pub stdout: Option<String>,
     pub stderr: Option<String>,
     pub code: Option<u8>,
+    /// The command takes effect when this file is there.
+    pub wait_for: Option<String>,
     /// SIGKILL for the program that called, `before` or `after` the command took effect.
     pub kill_caller: Option<String>,
 }
@@ -99,12 +101,12 @@ pub fn answer(folder: &Path, program: &str, arguments: &[String]) -> u8 {
         kill_caller();
         return 1;
     }
-    let answer = if special.hang {
-        save(&path, &world);
-        world.hang()
-    } else {
-        dmg::run(program, arguments, &mut world)
-    };
+    while special.wait_for.as_ref().is_some_and(|file| !Path::new(file).exists()) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // What hangs is killed, and time has passed all the same.
+    save(&path, &world);
+    let answer = if special.hang { world.hang() } else { dmg::run(program, arguments, &mut world) };
     save(&path, &world);
     if special.kill_caller.is_some() {
         kill_caller();

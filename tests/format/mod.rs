@@ -1,0 +1,16 @@
+//! The formatting admin, /usr/libexec/nodeforge/format, against made-up clusters: it formats
+//! when and only when it should.
+//!
+//! The script runs as it is, with a clock that does not wait; its `dmg` is the stand-in of
+//! tests/fakes, whose cluster stands in a file and changes as it is asked. Every test says
+//! how often `dmg storage format` was called, with what exit code the script ended, what it
+//! said and what it left on disk.
+
+mod after;
+mod before;
+mod crash;
+mod formatted;
+mod hostset;
+mod machine;
+mod pools;
+mod random;
