@@ -177,7 +177,21 @@ const UNINITIALIZED: &str =
 const NOT_STARTED: &str = "server: code = 611 description = \"DAOS I/O Engine instance not started or not responding on dRPC\"";
 const RUNNING_SYSTEM: &str =
     "client: code = 509 description = \"storage format invoked on a running system\"";
-const RUNNING_HELP: &str = "client: code = 509 resolution = \"stop and erase the system, then retry the format operation\"";
+/// What dmg adds for people, by the code in its error.
+const RESOLUTIONS: [(&str, &str); 3] = [
+    (
+        "code = 503",
+        "client: code = 503 resolution = \"specify a non-empty list of DAOS server addresses in configuration ('hostlist' parameter) and retry the client application\"",
+    ),
+    (
+        "code = 509",
+        "client: code = 509 resolution = \"stop and erase the system, then retry the format operation\"",
+    ),
+    (
+        "code = 603",
+        "server: code = 603 resolution = \"retry the request with the correct system name\"",
+    ),
+];
 const NO_IPMCTL: &str = "pbin: code = 5 description = \"parse show dimm cmd output: EOF\"";
 
 impl Session<'_> {
@@ -280,16 +294,21 @@ impl Session<'_> {
     }
 
     fn leader_query(&mut self) -> Answer {
-        let (leader, replicas) = match self.service() {
-            Service::Leads(_, leader) => (leader, self.replicas()),
+        let (database, leader) = match self.service() {
+            Service::Leads(database, leader) => (database, leader),
             Service::Fails(error) => {
                 return self.fail(Value::Null, &format!("leader query failed: {error}"));
             }
         };
+        let replicas = self.replicas();
+        let address = |host: &String| {
+            let domain = format!("/{host}");
+            let member = database.members.iter().find(|member| member.fault_domain == domain);
+            member.map_or_else(|| self.with_port(host), |member| member.addr.clone())
+        };
+        let replicas: Vec<String> = replicas.iter().map(address).collect();
         let response = json!({
-            "current_leader": self.with_port(&leader),
-            "replicas": replicas.iter().map(|host| self.with_port(host)).collect::<Vec<_>>(),
-            "down_replicas": null,
+            "current_leader": address(&leader), "replicas": replicas, "down_replicas": null,
         });
         self.success(response, &format!("Current Leader: {leader}\n"))
     }
@@ -413,14 +432,10 @@ impl Session<'_> {
         if self.hosts.is_empty() {
             let error =
                 "client: code = 503 description = \"empty hostlist parameter in configuration\"";
-            let mut answer = self.fail(Value::Null, error);
-            answer.stderr.push_str("ERROR: dmg: client: code = 503 resolution = \"specify a non-empty list of DAOS server addresses in configuration ('hostlist' parameter) and retry the client application\"\n");
-            return answer;
+            return self.fail(Value::Null, error);
         }
         if self.line.hosts.is_none() && self.is_running_system() {
-            let mut answer = self.fail(Value::Null, RUNNING_SYSTEM);
-            answer.stderr.push_str(&format!("ERROR: dmg: {RUNNING_HELP}\n"));
-            return answer;
+            return self.fail(Value::Null, RUNNING_SYSTEM);
         }
         let (replies, errors) = self.ask_all(&Request::Format);
         let mut storage = HostMap::default();
@@ -562,7 +577,12 @@ fn failure(program: &str, line: &Line, response: Value, error: &str, shown: &str
         true => envelope(response, Value::from(error), -1025),
         false => String::new(),
     };
-    Answer { stdout, stderr: format!("ERROR: {program}: {shown}\n"), code: 1 }
+    let mut stderr = format!("ERROR: {program}: {shown}\n");
+    let resolution = RESOLUTIONS.iter().find(|(code, _)| shown.contains(code));
+    if let Some((_, resolution)) = resolution {
+        stderr.push_str(&format!("ERROR: {program}: {resolution}\n"));
+    }
+    Answer { stdout, stderr, code: 1 }
 }
 
 fn envelope(response: Value, error: Value, status: i32) -> String {

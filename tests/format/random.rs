@@ -104,7 +104,7 @@ fn machine(story: &Story) -> Machine {
             world["format_errors"] = json!({ "node1": "server: code = 1 description = \"no\"" });
         }
     });
-    machine.change_plan(|plan| plan["deadline_seconds"] = json!(600));
+    machine.change_plan(|plan| plan["deadline_seconds"] = json!(300));
     machine
 }
 
@@ -143,7 +143,7 @@ fn check(story: &Story) -> Result<(), TestCaseError> {
 #[test]
 fn at_most_one_format_and_only_of_a_system_that_was_new_for_a_while() {
     let config =
-        Config { cases: 40, failure_persistence: None, max_shrink_iters: 10, ..Config::default() };
+        Config { cases: 32, failure_persistence: None, max_shrink_iters: 10, ..Config::default() };
     // The same stories every time: a failure is to be found again.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, rng);
