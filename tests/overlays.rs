@@ -231,6 +231,10 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         verify.args(["nodeforge-firstboot.service", "nodeforge-ready.service"]);
         verify.args(["nodeforge-report.path", "nodeforge-report.service"]);
         verify.args(["daos_server.service", "daos_agent.service"]);
+        verify.args(["nodeforge-firstboot.service", "daos_server.service", "daos_agent.service"]);
+        if folder.path().join("etc/systemd/system/nodeforge-format.service").exists() {
+            verify.arg("nodeforge-format.service");
+        }
         let (_, words) = said(&mut verify);
         let complaints: Vec<&str> = words
             .lines()
@@ -270,6 +274,10 @@ fn only_directives_of_systemd_239_are_used() {
         "Service.RestartSec",
         "Service.User",
         "Service.Group",
+        "Service.KillMode",
+        "Service.SendSIGKILL",
+        "Service.SuccessExitStatus",
+        "Service.TimeoutStopSec",
         "Install.WantedBy",
         "Path.DirectoryNotEmpty",
         "Match.MACAddress",

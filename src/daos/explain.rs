@@ -29,6 +29,27 @@ use crate::diag::codes::{
     UNKNOWN_OVERLAY, UNKNOWN_OWNER, UNKNOWN_PACKAGE, UNKNOWN_ROLE, UNREADABLE, UNSAFE_TEXT,
     UNSIGNED_PACKAGES, UNUSED, UNUSED_VARIABLE, USELESS_VARIABLE, VERBS_WITHOUT_OFED,
     VFIO_DISABLED, VOLATILE_PATH, WAL_DATA_WITHOUT_META, WRONG_SYSTEM, WRONG_TYPE,
+    BOOT_NIC, BUSID_RANGE, CONTAINER_OWNER, CONTAINERS_WITHOUT_AGENT, Code, DAOS_VERSION,
+    DATA_DISK, DEVICE_PATH, DEVICE_TWICE, DISK_RULE, EMBEDDED_TOO_LARGE, EMPTY_HOST_LIST,
+    ENGINE_ROLES, EVEN_ACCESS_POINTS, EXPRESSION, FABRIC_CLASSES, FACTS, FAULT_PATH,
+    FAULT_PATH_AND_CALLBACK, FAULT_PATH_DEPTH, FILE_TOO_LARGE, FORMAT_BY, FRACTIONAL_SIZE,
+    GIVEN_TWICE, HELPER_COUNTS, HUGEPAGES_DISABLED, HUGEPAGES_RANGE, IGNORED, INCLUDE_CYCLE,
+    INLINE_SECRET, KERNEL_NIC_NAME, LABEL_TWICE, LOG_LEVEL, LOW_MEMORY, MAC_TWICE,
+    METADATA_FILESYSTEM, METADATA_NO_PATH, METADATA_WITHOUT_ROLES, MISSING, MIXED_TIERS,
+    NAME_TWICE, NO_ADMIN, NO_CERTIFICATES, NO_CLIENT_FABRIC, NO_DOMAIN, NO_ENGINES,
+    NO_FABRIC_ADDRESS, NO_IOMMU, NO_PROVIDER, NO_RESERVED_RAM, NO_SUCH_PACKAGE, NOT_A_SERVER,
+    NOT_ALLOWED, NOT_IN_SET, NUMA_IMBALANCE, NUMA_MISMATCH, OUT_OF_RANGE, OUTSIDE_SUBNET, OVERLAY,
+    OVERLAY_MODE, PAPER_MEMORY, PARTIAL_CYCLE, PATH_CLASH, PATH_TWICE, POOL_OPTIONS, POOL_PROPERTY,
+    POOL_RANKS, PORT_OVERLAP, PROVIDER, RACK, RANGE_CONFLICT, RESERVED_ADDRESS, ROLE_CONFLICT,
+    ROLES_MISSING, ROLES_NOT_ONCE, ROLES_WITH_DCPM, ROLES_WITHOUT_METADATA, SAME_BDEV, SAME_FABRIC,
+    SAME_LOG_FILE, SAME_PMEM, SAME_SCM_MOUNT, SCM_CLASSES, SCM_HUGEPAGES, SCM_TOO_LARGE,
+    SCM_TOO_SMALL, SECRET_UNREADABLE, SERIAL_TWICE, SINGLE_ACCESS_POINT, SUPPORT_MATRIX,
+    SURPLUS_ROWS, SWEPT_PATH, SYNTAX, SYSTEM_NAME, TARGET_COUNTS, TEMPLATE_SYNTAX, TEMPLATE_VALUE,
+    TIERS_WITHOUT_ROLES, TOO_FEW_CORES, TOO_FEW_HUGEPAGES, TOO_MANY_HELPERS, TOO_MANY_TIERS,
+    TRANSPARENT_HUGEPAGES, UNEVEN_TARGETS, UNKNOWN_CODE, UNKNOWN_KEY, UNKNOWN_NAME,
+    UNKNOWN_OVERLAY, UNKNOWN_PACKAGE, UNKNOWN_ROLE, UNREADABLE, UNSAFE_TEXT, UNSIGNED_PACKAGES,
+    UNUSED, UNUSED_VARIABLE, USELESS_VARIABLE, VERBS_WITHOUT_OFED, VFIO_DISABLED, VOLATILE_PATH,
+    WAL_DATA_WITHOUT_META, WRONG_SYSTEM, WRONG_TYPE,
 };
 
 /// The long text of one code.
@@ -631,6 +652,40 @@ const TEXTS: &[Text] = &[
          64 targets at most, 21 where it has all three roles (`SMD_MAX_TGT_CNT`, src/bio/smd/; \
          utils/config/daos_server.yml). With more, format ends with an overflow.",
         "Lower the targets, or give the tier more devices or fewer roles.",
+        LABEL_TWICE,
+        "Labels of pools are unique in the system, those of containers in their pool; the second one \
+         would be taken for made already.",
+        "Rename one of them.",
+    ),
+    ours(
+        POOL_OPTIONS,
+        "dmg takes a ratio of the tiers only with a total size: a share takes as much of every tier \
+         (\"size=% may not be mixed with tier-ratio\").",
+        "Leave `tier_ratio` out, or give the size in bytes.",
+    ),
+    ours(
+        POOL_RANKS,
+        "Ranks are given from 0 in the order in which the engines join, one for each engine of the \
+         cluster; `dmg pool create` fails with others.",
+        "Leave `ranks` out to use all engines.",
+    ),
+    ours(
+        CONTAINERS_WITHOUT_AGENT,
+        "Containers are made with `daos`, which reaches the servers through daos_agent; only clients \
+         have both. The admin that formats makes them.",
+        "Give that admin the role `client`, too, or make the containers by hand.",
+    ),
+    ours(
+        CONTAINER_OWNER,
+        "The admin makes containers as root. DAOS asks the pool's access control list, in which root \
+         has no rights of its own, and by default only the owner may make containers.",
+        "Add `A::root@:rwc` to `acl`, or leave `user` out and let root own the pool.",
+    ),
+    ours(
+        POOL_PROPERTY,
+        "dmg refuses a property it does not know, and the pool is then not made: days after the \
+         cluster file was written.",
+        "Correct the name; `dmg pool get-prop POOL` lists those of an existing pool.",
     ),
     daos(
         LOW_MEMORY,

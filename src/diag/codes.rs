@@ -117,6 +117,12 @@ pub const DEVICE_PATH: Code = Code("NF538");
 pub const ENGINE_VARIABLE: Code = Code("NF539");
 pub const UNKNOWN_OWNER: Code = Code("NF540");
 pub const TOO_MANY_TARGETS: Code = Code("NF541");
+pub const LABEL_TWICE: Code = Code("NF550");
+pub const POOL_OPTIONS: Code = Code("NF551");
+pub const POOL_RANKS: Code = Code("NF552");
+pub const CONTAINERS_WITHOUT_AGENT: Code = Code("NF553");
+pub const CONTAINER_OWNER: Code = Code("NF554");
+pub const POOL_PROPERTY: Code = Code("NF555");
 
 pub const LOW_MEMORY: Code = Code("DAOS-214");
 pub const UNKNOWN_ROLE: Code = Code("DAOS-308");
@@ -268,6 +274,15 @@ pub const MEANINGS: &[Meaning] = &[
     Meaning { code: ENGINE_VARIABLE, title: "an environment variable that keeps engines down" },
     Meaning { code: UNKNOWN_OWNER, title: "a file whose owner no package of the node creates" },
     Meaning { code: TOO_MANY_TARGETS, title: "more targets than the devices of an engine serve" },
+    Meaning { code: LABEL_TWICE, title: "two pools or containers of one name" },
+    Meaning { code: POOL_OPTIONS, title: "settings of a pool that dmg does not take together" },
+    Meaning { code: POOL_RANKS, title: "ranks of a pool that cannot be" },
+    Meaning {
+        code: CONTAINERS_WITHOUT_AGENT,
+        title: "containers to be made by an admin that is not a client",
+    },
+    Meaning { code: CONTAINER_OWNER, title: "containers in a pool that root may not use" },
+    Meaning { code: POOL_PROPERTY, title: "an unknown property of a pool" },
 ];
 
 /// Every code of DAOS's own that nodeforge knows, by number (DAOS `src/control/fault/code/codes.go`).

@@ -8,6 +8,7 @@
 mod cluster;
 mod engines;
 mod host;
+mod pools;
 mod storage;
 mod variables;
 
@@ -28,6 +29,7 @@ const HAS: &str = "{has}";
 pub fn check(cluster: &Cluster, problems: &mut Problems) {
     let mut findings = Findings::new(cluster);
     cluster::check(cluster, &mut findings);
+    pools::check(cluster, &mut findings);
     for (at, kind) in cluster.kinds.iter().enumerate() {
         findings.kind = at;
         host::check_any(cluster, kind, &mut findings);
