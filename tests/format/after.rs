@@ -151,7 +151,7 @@ fn engines_that_never_join_are_named_at_the_deadline() {
     let machine = Machine::new().events(&[(7, "stop node2")]);
     machine.change_world(|world| world["join_delay"] = json!(4));
     let run = machine.run();
-    run.assert(1, &["gave up after 1 h: the system is formatted; waiting for node2 ("]);
+    run.assert(1, &["gave up after 15 min: the system is formatted; waiting for node2 ("]);
     assert_eq!((machine.formats(), machine.marker()), (1, None));
     // The next run goes on asking, and does not format.
     machine.dmg(&["system", "start"]);

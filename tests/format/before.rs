@@ -54,17 +54,17 @@ fn without_one_server_the_others_are_not_formatted() {
     let machine = Machine::new().down("node2");
     let run = machine.run();
     let reason = "waiting for node2 (the server at node2:10001 refused the connection); the others are not formatted without";
-    machine.assert_untouched(&run, &[reason, &format!("gave up after 1 h: {reason}")]);
+    machine.assert_untouched(&run, &[reason, &format!("gave up after 15 min: {reason}")]);
 }
 
 #[test]
 fn a_server_that_comes_later_is_waited_for() {
-    let machine = Machine::new().down("node2").events(&[(20, "up node2")]);
+    let machine = Machine::new().down("node2").events(&[(9, "up node2")]);
     let run = machine.run();
     run.assert(0, &["waiting for node2 ("]);
     machine.assert_joined(&run, 1, FORMATTED);
     let format = machine.calls().into_iter().find(|call| call["command"] == "storage format");
-    assert_eq!(format.unwrap()["query"], 24, "four whole rounds after it came");
+    assert_eq!(format.unwrap()["query"], 13, "four whole rounds after it came");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn where_nothing_is_up_nothing_is_formatted() {
     let run = machine.run();
     machine.assert_untouched(
         &run,
-        &["gave up after 1 h", "unable to contact the DAOS Management Service"],
+        &["gave up after 15 min", "unable to contact the DAOS Management Service"],
     );
 }
 
@@ -246,7 +246,7 @@ fn what_dmg_may_not_or_cannot_ask_is_unknown() {
         let how = json!({ "stdout": answer, "code": 1 });
         let machine = Machine::new().override_calls("system query", 1, 999, how);
         let run = machine.run();
-        machine.assert_untouched(&run, &["gave up after 1 h: waiting: `dmg system query`"]);
+        machine.assert_untouched(&run, &["gave up after 15 min: waiting: `dmg system query`"]);
     }
 }
 
