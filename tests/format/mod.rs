@@ -12,6 +12,7 @@ mod crash;
 mod formatted;
 mod hostset;
 mod machine;
+mod plan;
 mod pools;
 mod random;
 
