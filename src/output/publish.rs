@@ -218,9 +218,9 @@ impl Texts<'_> {
     }
 
     fn entry(&self, text: Text) -> io::Result<FileEntry> {
-        let mut writer = ArtifactWriter::new("", io::sink());
-        self.write(text, BufWriter::new(&mut writer))?;
-        Ok(writer.finish().1.file)
+        let mut out = BufWriter::new(ArtifactWriter::new("", io::sink()));
+        self.write(text, &mut out)?;
+        Ok(out.into_inner()?.finish().1.file)
     }
 
     fn put(&self, text: Text, path: &Path, mode: u32) -> Result<()> {
@@ -233,7 +233,10 @@ impl Texts<'_> {
     fn is_at(&self, text: Text, path: &Path) -> bool {
         let compare = || -> io::Result<bool> {
             let mut comparing = Comparing(BufReader::new(File::open(path)?));
-            self.write(text, BufWriter::new(&mut comparing))?;
+            let mut out = BufWriter::new(&mut comparing);
+            // Dropping it would flush it, too, and keep a difference to itself.
+            self.write(text, &mut out).and_then(|()| out.flush())?;
+            drop(out);
             Ok(comparing.0.fill_buf()?.is_empty())
         };
         compare().unwrap_or(false)
