@@ -39,6 +39,7 @@ pub mod render;
 pub mod format;
 
 // Media (pure): what firmware and installers expect.
+pub mod changes;
 pub mod manifest;
 pub mod media;
 

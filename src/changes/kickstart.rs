@@ -1,0 +1,128 @@
+//! What of a kickstart is somebody's decision, and what of that an installed node lacks.
+
+use std::fmt::Write;
+
+use crate::changes::Need;
+
+/// A kickstart without what follows from other artefacts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// What all kickstarts of a build begin with.
+    pub scripts: String,
+    /// The node's own commands.
+    pub own: String,
+    /// What nobody may see: the root password's hash, the bundle of secrets.
+    pub hidden: String,
+}
+
+/// The line between the scripts and the node's own part.
+const OWN_PART: &str = "# ==================== ";
+const EMBEDDED: &str = "cat >\"$NF_RUN/embedded/\"";
+const END: &str = "END_OF_FILE\n";
+
+/// Where the mark is missing, as in a site's own template, all of it is the node's own.
+pub fn view(text: &str) -> View {
+    let at = text.find(&format!("\n{OWN_PART}")).map_or(0, |end| end + 1);
+    let mut view = View { scripts: text[..at].to_owned(), ..View::default() };
+    let mut lines = text[at..].split_inclusive('\n');
+    while let Some(line) = lines.next() {
+        if let Some(name) = line.strip_prefix(EMBEDDED) {
+            let is_secret = name.starts_with("'secrets.");
+            let body = lines.by_ref().take_while(|line| *line != END);
+            body.filter(|_| is_secret).for_each(|line| view.hidden.push_str(line));
+        } else if line.starts_with("rootpw --iscrypted") {
+            view.hidden.push_str(line);
+        } else if let Some(layers) = line.strip_prefix("NF_LAYERS=") {
+            let shared = layers.trim_end().trim_matches('\'').split(' ');
+            let shared: Vec<&str> = shared.filter(|name| !is_kind_layer(name)).collect();
+            writeln!(view.own, "NF_LAYERS='{}'", shared.join(" "))
+                .expect("a string takes all that is written");
+        } else if !line.starts_with("NF_OWN_SHA256=") {
+            view.own.push_str(line);
+        }
+    }
+    view
+}
+
+/// Whether a layer is a kind's: its name follows from what is in it.
+pub fn is_kind_layer(name: &str) -> bool {
+    let hex = name.strip_prefix("kind-").unwrap_or_default();
+    hex.len() == 12 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Lines that say nothing an installed node lacks: they are of use to the installer only, or files
+/// of the node's root say the same.
+const FOR_THE_INSTALLER: [&str; 19] = [
+    "#",
+    "NF_DATA_DEVICES=",
+    "NF_DATA_PCI=",
+    "NF_NODE=",
+    "NF_OVERLAY=",
+    "NF_SECRETS=",
+    "NF_URL=",
+    "firewall --enabled",
+    "keyboard ",
+    "lang ",
+    "network ",
+    "reboot",
+    "repo ",
+    "rootpw ",
+    "skipx",
+    "sshkey ",
+    "text",
+    "timezone ",
+    "url ",
+];
+
+/// What an installed node needs for a changed line of the own part.
+pub fn need_of(line: &str) -> Need {
+    let is_for_installer = line.trim().is_empty()
+        || FOR_THE_INSTALLER.iter().any(|beginning| line.starts_with(beginning));
+    if is_for_installer { Need::Nothing } else { Need::Reinstall }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_from_other_files_is_not_looked_at() {
+        let kickstart = |kind: &str, overlay: &str, secret: &str| {
+            format!(
+                "%pre\n%end\n\n# ==================== n1 ====================\nlang 'C'\n\
+                 rootpw --iscrypted '{secret}'\nNF_LAYERS='common server kind-{kind}'\n\
+                 NF_OWN_SHA256='{overlay}'\n{EMBEDDED}'layer-kind-{kind}.tar.gz' <<'END_OF_FILE'\n\
+                 {overlay}\nEND_OF_FILE\n{EMBEDDED}'secrets.tar.gz' <<'END_OF_FILE'\n{secret}\n\
+                 END_OF_FILE\nchoose_disk\n"
+            )
+        };
+        let expected = View {
+            scripts: "%pre\n%end\n\n".to_owned(),
+            own: "# ==================== n1 ====================\nlang 'C'\n\
+                  NF_LAYERS='common server'\nchoose_disk\n"
+                .to_owned(),
+            hidden: "rootpw --iscrypted 's'\ns\n".to_owned(),
+        };
+        assert_eq!(view(&kickstart("0123456789ab", "a", "s")), expected);
+        assert_eq!(view(&kickstart("ba9876543210", "b", "s")), expected);
+        assert_ne!(view(&kickstart("ba9876543210", "b", "t")).hidden, expected.hidden);
+    }
+
+    #[test]
+    fn packages_and_disks_want_an_installation_and_mirrors_do_not() {
+        for (line, need) in [
+            ("tmux\n", Need::Reinstall),
+            ("NF_DISK_BUS='nvme'\n", Need::Reinstall),
+            ("NF_KERNEL_ARGS='quiet'\n", Need::Reinstall),
+            ("services --enabled=sshd\n", Need::Reinstall),
+            ("timezone 'UTC' --utc\n", Need::Nothing),
+            ("firewall --enabled --ssh\n", Need::Nothing),
+            ("firewall --disabled\n", Need::Reinstall),
+            ("url --url='http://mirror/'\n", Need::Nothing),
+            ("network --device='bootif'\n", Need::Nothing),
+            ("\n", Need::Nothing),
+        ] {
+            assert_eq!(need_of(line), need, "{line}");
+        }
+    }
+}
