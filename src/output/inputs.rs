@@ -62,11 +62,8 @@ impl Inputs {
 impl Output {
     /// What the current generation was made from, as far as that is known.
     pub fn inputs(&self) -> Inputs {
-        let read = || {
-            let stamp = stamp(&self.root, self.generation()?.number)?;
-            Inputs::parse(&fs::read_to_string(self.root.join(INPUTS)).ok()?, &stamp)
-        };
-        read().unwrap_or_default()
+        let number = self.generation().map(|generation| generation.number);
+        number.and_then(|number| read(&self.root, number)).unwrap_or_default()
     }
 
     /// Notes what generation `number` was made from, unless that is noted already.
@@ -80,6 +77,11 @@ impl Output {
         disk::write_file(&staged, SECRET_FILE, text.as_bytes())?;
         disk::rename(&staged, &path)
     }
+}
+
+/// What generation `number` was made from; `None` unless it is the one that is noted.
+pub(super) fn read(root: &Path, number: u64) -> Option<Inputs> {
+    Inputs::parse(&fs::read_to_string(root.join(INPUTS)).ok()?, &stamp(root, number)?)
 }
 
 /// Tells one generation from another of the same number, in an output folder that was

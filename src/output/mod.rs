@@ -33,14 +33,18 @@ use crate::output::disk::{PUBLIC, named};
 use crate::units::ByteSize;
 
 mod disk;
+mod generations;
 mod inputs;
 mod publish;
+mod rollback;
 mod stage;
 mod sweep;
 mod verify;
 
+pub use generations::{ListedGeneration, Stored, generations};
 pub use inputs::Inputs;
 pub use publish::Published;
+pub use rollback::{RolledBack, rollback};
 pub use stage::{Contents, Filling, NewFile};
 pub use verify::{Secrets, Verification, WrongMode, verify};
 

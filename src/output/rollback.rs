@@ -1,0 +1,119 @@
+//! Making an older generation the current one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::output::disk::{self, SECRET_DIR, named};
+use crate::output::generations::{current_number, numbers, require_generation, require_ours};
+use crate::output::{CURRENT, Current, GENERATIONS, Generation, Output, STAGING, lock};
+
+/// What a rollback did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The generation that was current; `None` if `current` led to none.
+    pub from: Option<u64>,
+    pub to: u64,
+    /// The next build that changes something makes the one after it.
+    pub highest: u64,
+}
+
+/// Makes generation `to` current, or the one before the current one; nothing is removed.
+///
+/// A reader sees the old set or the new one, and so does everybody after a crash. If `to` is
+/// current already, nothing is written.
+///
+/// # Errors
+///
+/// Fails if there is no such generation, if it has lost files, or if a build is running; the
+/// current generation stays then.
+pub fn rollback(root: &Path, to: Option<u64>) -> Result<RolledBack> {
+    require_ours(root)?;
+    let marker = lock(root)?;
+    let from = current_number(root);
+    let to = match to {
+        Some(number) => number,
+        None => previous(root, from)?,
+    };
+    require_generation(root, to)?;
+    let generation = Generation::read(root, to)
+        .with_context(|| format!("generation {to} cannot be made current"))?;
+    let output = Output {
+        root: root.to_owned(),
+        marker,
+        current: Current::Generation(Box::new(generation)),
+        staging: Mutex::new(None),
+        n_staged: AtomicU64::new(0),
+        n_written: AtomicU64::new(0),
+        secrets: Mutex::new(BTreeMap::new()),
+    };
+    output.require_whole()?;
+    let highest = numbers(root)?.last().copied().unwrap_or(to);
+    if from != Some(to) {
+        point_current_to(root, to)?;
+    }
+    Ok(RolledBack { from, to, highest })
+}
+
+fn previous(root: &Path, from: Option<u64>) -> Result<u64> {
+    let there = numbers(root)?;
+    let Some(from) = from else {
+        bail!("{} has no current generation: say which one to take", root.display());
+    };
+    let before = there.into_iter().rfind(|number| *number < from);
+    before.with_context(|| format!("{} has no generation before {from}", root.display()))
+}
+
+impl Output {
+    /// Makes sure that all of the generation is there, as a reader will want it.
+    fn require_whole(&self) -> Result<()> {
+        if self.untouched().is_some() {
+            return Ok(());
+        }
+        let generation = self.generation().expect("a rollback has a generation");
+        let number = generation.number;
+        ensure!(
+            generation.secrets.is_some(),
+            "generation {number} cannot be made current: its secrets are another user's, and cannot be looked at"
+        );
+        let links = generation.manifest.folders();
+        let lost: Vec<String> = links
+            .filter(|(place, folder)| {
+                let link = fs::read_link(generation.path.join(place));
+                !self.is_in_store(folder)
+                    || !link.is_ok_and(|it| it.ends_with(folder.digest.to_string()))
+            })
+            .map(|(place, _)| place)
+            .collect();
+        let shown = match lost.len() {
+            0 => "files of its own, or secrets".to_owned(),
+            1..=4 => lost.join(", "),
+            n_lost => format!("{} and {} more", lost[..3].join(", "), n_lost - 3),
+        };
+        bail!(
+            "generation {number} cannot be made current: it has lost, or somebody changed: {shown}"
+        )
+    }
+}
+
+/// Its folders came to disk when it was published; what is new is one link.
+fn point_current_to(root: &Path, number: u64) -> Result<()> {
+    let staging = root.join(STAGING);
+    disk::ensure_dir(&staging, SECRET_DIR)?;
+    // Not the name that a build uses: what a killed one left is for the next build to remove.
+    let link = staging.join("rollback");
+    if disk::exists(&link)? {
+        fs::remove_file(&link).with_context(|| named("removing", &link))?;
+    }
+    symlink(format!("{GENERATIONS}/{number}"), &link).with_context(|| named("linking", &link))?;
+    disk::rename(&link, &root.join(CURRENT))?;
+    disk::sync_dir(root)?;
+    // Fails where a killed build left something, which is as it should be.
+    let _ = fs::remove_dir(&staging);
+    Ok(())
+}
