@@ -1,12 +1,14 @@
 //! The command line: types only. Their doc comments are the help and the man pages.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds everything a DAOS storage cluster on AlmaLinux 8 needs, from one cluster file.
 ///
-/// Exit codes: 0 done, 1 problems found or failed, 2 wrong command line.
+/// Exit codes: 0 done, 1 problems found or failed, 2 wrong command line. Of diff: 0 the
+/// same, 1 different, 2 trouble.
 #[derive(Debug, Parser)]
 #[command(name = "nodeforge", version, max_term_width = 80, propagate_version = true)]
 pub struct Cli {
@@ -40,6 +42,15 @@ pub enum Verb {
     Why(WhyArgs),
     /// Compares every artefact of a boot tree with its manifest.
     Verify(VerifyArgs),
+    /// Tells what a build would change, or how two generations differ.
+    ///
+    /// Exit codes: 0 nothing differs, 1 something does, 2 trouble: no such generation,
+    /// a cluster file that cannot be built, a wrong command line.
+    Diff(DiffArgs),
+    /// Lists the generations of a boot tree: when, how large, what changed.
+    Generations(GenerationsArgs),
+    /// Makes an older generation of a boot tree the current one.
+    Rollback(RollbackArgs),
     /// Gets the installer's kernel and initrd from the mirror or an ISO into a cache.
     Fetch(FetchArgs),
     /// Tells what the DAOS configuration adds up to, per kind of node.
@@ -194,6 +205,92 @@ pub struct VerifyArgs {
     pub out: PathBuf,
 
     /// As a JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compared {
+    Current,
+    Generation(u64),
+    Cluster(PathBuf),
+}
+
+impl FromStr for Compared {
+    type Err = String;
+
+    /// Digits are a generation; `./3` is a cluster file that has such a name.
+    fn from_str(word: &str) -> Result<Self, String> {
+        let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+        match word {
+            "" => Err("neither a generation nor a cluster file".to_owned()),
+            "current" => Ok(Self::Current),
+            _ if is_number => {
+                let number = word.parse().map_err(|_| "there are not so many generations")?;
+                Ok(Self::Generation(number))
+            }
+            _ => Ok(Self::Cluster(PathBuf::from(word))),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A cluster file, to see what building it would change; or two generations, the
+    /// older first; or a generation and a cluster file. Digits and `current` are
+    /// generations, all else is a cluster file. One generation is compared with the
+    /// current one.
+    #[arg(value_name = "CLUSTER|N", required = true, num_args = 1..=2)]
+    pub sides: Vec<Compared>,
+
+    /// The folder of the boot tree.
+    #[arg(short, long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+
+    /// Show the changed lines too, once for all nodes that have the same change.
+    #[arg(short = 'u', long, visible_alias = "unified")]
+    pub patch: bool,
+
+    /// As a JSON object.
+    #[arg(long)]
+    pub json: bool,
+
+    /// A folder whose profiles/ and overlays/ shadow the built-in ones, file by file.
+    #[arg(long, value_name = "DIR")]
+    pub site: Option<PathBuf>,
+
+    /// As of `build`: where `fetch` keeps the installer's images.
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+
+    /// As of `build`: a folder of boot programs to put into pxe/.
+    #[arg(long, value_name = "DIR")]
+    pub boot_programs: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerationsArgs {
+    /// The folder of the boot tree.
+    #[arg(short, long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+
+    /// As a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The generation to make current. Default: the one before the current one.
+    #[arg(value_name = "N")]
+    pub generation: Option<u64>,
+
+    /// The folder of the boot tree.
+    #[arg(short, long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+
+    /// Print what was done as a JSON object on standard output.
     #[arg(long)]
     pub json: bool,
 }

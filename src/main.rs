@@ -8,15 +8,23 @@ use nodeforge::cli::Cli;
 use nodeforge::commands::{self, Outcome};
 
 fn main() -> ExitCode {
-    match commands::run(&Cli::parse()) {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Problems) => ExitCode::FAILURE,
+    let cli = Cli::parse();
+    match commands::run(&cli) {
+        Ok(outcome) => exit_code(outcome),
         // A reader that has seen enough (`nodeforge nodes … | head`) is no failure of ours.
         Err(fault) if is_broken_pipe(&fault) => ExitCode::SUCCESS,
         Err(fault) => {
             let _ = writeln!(std::io::stderr(), "error: {fault:#}");
-            ExitCode::FAILURE
+            exit_code(commands::failure(&cli))
         }
+    }
+}
+
+fn exit_code(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Done => ExitCode::SUCCESS,
+        Outcome::Problems => ExitCode::FAILURE,
+        Outcome::Trouble => ExitCode::from(2),
     }
 }
 

@@ -9,6 +9,7 @@
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`firstboot`]: what a node runs when it comes up, on made-up machines.
 //! * [`format`]: the formatting admin against made-up clusters.
+//! * [`diff`]: `diff`, `generations` and `rollback`.
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
 //! * [`incremental`]: builds of what changed against builds of everything.
@@ -22,6 +23,7 @@
 mod boot;
 mod corpus;
 mod daos;
+mod diff;
 mod docs;
 mod examples;
 mod fetch;

@@ -1,6 +1,7 @@
 //! From a plan to a published generation: renders, packs, stages and publishes.
 
 mod inputs;
+mod preview;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,6 +28,8 @@ use crate::render::prepared::{NodeRenderer, Prepared};
 use crate::secrets::KindSecrets;
 use crate::tree::FileTree;
 use crate::units::ByteSize;
+
+pub use preview::Preview;
 
 /// The most that the archives inside one kickstart may weigh: anaconda keeps the kickstart
 /// in memory several times over, and firmware fetches it before there is a disk.

@@ -47,7 +47,7 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     };
     let plan = Plan::of(&cluster, &load::selection(&cluster, args.only.as_deref())?);
     let images = images(&cluster, args.cache.as_deref());
-    let boot_programs = boot_programs(args)?;
+    let boot_programs = boot_programs(args.boot_programs.as_deref(), args.cache.as_deref())?;
     let program = program(&source.library)?;
     let whole = args
         .only
@@ -89,7 +89,7 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
 
 /// The digest of this program, as far as it can be told apart cheaply, and of the profiles and
 /// overlays it builds with.
-fn program(library: &LibraryFiles) -> Result<Digest> {
+pub(super) fn program(library: &LibraryFiles) -> Result<Digest> {
     let path = std::env::current_exe().context("looking for this program's own file")?;
     let metadata = path.metadata().with_context(|| format!("looking at {}", path.display()))?;
     let mut hasher = Hasher::default();
@@ -104,7 +104,7 @@ fn program(library: &LibraryFiles) -> Result<Digest> {
 }
 
 /// The digest of all that a build starts from.
-fn everything(
+pub(super) fn everything(
     program: &Digest,
     source: &Source,
     secrets: &[KindSecrets],
@@ -144,7 +144,7 @@ fn failed(
 }
 
 /// The images in the cache, by release.
-fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String, CachedImages> {
+pub(super) fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String, CachedImages> {
     let Some(cache) = cache.map(Path::to_owned).or_else(default_cache) else {
         return BTreeMap::new();
     };
@@ -162,10 +162,15 @@ fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String, CachedIma
 
 /// The files of the folder of boot programs by their path in it; none where the default
 /// folder does not exist.
-fn boot_programs(args: &BuildArgs) -> Result<BTreeMap<String, BootProgram>> {
-    let default = || Some(args.cache.clone().or_else(default_cache)?.join("boot-programs"));
+pub(super) fn boot_programs(
+    folder: Option<&Path>,
+    cache: Option<&Path>,
+) -> Result<BTreeMap<String, BootProgram>> {
+    let default = || Some(cache.map(Path::to_owned).or_else(default_cache)?.join("boot-programs"));
     let default = default().filter(|folder| folder.is_dir());
-    let Some(folder) = args.boot_programs.clone().or(default) else { return Ok(BTreeMap::new()) };
+    let Some(folder) = folder.map(Path::to_owned).or(default) else {
+        return Ok(BTreeMap::new());
+    };
     let mut programs = BTreeMap::new();
     for entry in WalkDir::new(&folder).follow_links(true).sort_by_file_name() {
         let entry = entry.context("reading the boot programs")?;

@@ -4,14 +4,17 @@ mod build;
 pub mod certs;
 pub mod check;
 mod daos;
+mod diff;
 pub mod fetch;
 mod generate;
+mod generations;
 mod init;
 mod lint;
 mod load;
 mod nodes;
 mod reference;
 mod report;
+mod rollback;
 pub mod secrets;
 mod show;
 mod verify;
@@ -25,8 +28,18 @@ use crate::cli::{Cli, GenerateVerb, SecretsVerb, Verb};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
-    /// Problems were found and reported.
+    /// Problems were found and reported; of `diff`: something differs.
     Problems,
+    /// The verb could not tell, where [`Problems`](Self::Problems) would be an answer.
+    Trouble,
+}
+
+/// How a verb ends that fails with an error.
+pub fn failure(cli: &Cli) -> Outcome {
+    match cli.verb {
+        Verb::Diff(_) => Outcome::Trouble,
+        _ => Outcome::Problems,
+    }
 }
 
 /// Runs the verb of the command line.
@@ -46,6 +59,9 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Build(args) => build::run(args, color),
         Verb::Show(args) => show::run(args, color),
         Verb::Verify(args) => verify::run(args),
+        Verb::Diff(args) => diff::run(args, color),
+        Verb::Generations(args) => generations::run(args),
+        Verb::Rollback(args) => rollback::run(args),
         Verb::Fetch(args) => fetch::verb(args, color),
         Verb::Plan(args) => daos::plan(args, color),
         Verb::Explain(args) => daos::explain(args),
