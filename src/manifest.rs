@@ -96,6 +96,10 @@ impl Files {
         self.iter().map(|(name, _)| name)
     }
 
+    pub fn contains_key(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
     pub fn get(&self, name: &str) -> Option<&FileEntry> {
         let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
         Some(&self.0[at].1)

@@ -67,12 +67,12 @@ pub struct Built {
     pub n_artifacts: usize,
     pub size: ByteSize,
     /// Against the generation before; `None` for the first one, where all is new.
-    pub changes: Option<Changes>,
+    pub changes: Option<ChangedNodes>,
 }
 
 /// Whose files differ between two generations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ChangedNodes {
     pub added: Vec<NodeName>,
     pub removed: Vec<NodeName>,
     /// Nodes with files of their own that differ, and which these are.
@@ -81,7 +81,7 @@ pub struct Changes {
     pub layers: Vec<String>,
 }
 
-impl Changes {
+impl ChangedNodes {
     /// Compares what is listed; nothing is read.
     pub fn between(old: &Manifest, new: &Manifest) -> Self {
         let mut changes = Self::default();
@@ -141,7 +141,7 @@ pub fn build(
         && let Some((generation, manifest)) = output.untouched()
     {
         let published = Published::Unchanged { generation };
-        return Ok(Built::of(manifest, published, Some(Changes::default())));
+        return Ok(Built::of(manifest, published, Some(ChangedNodes::default())));
     }
     require_free(input, &output)?;
     let mut made_from = Inputs { whole: input.whole, ..Inputs::default() };
@@ -177,14 +177,14 @@ pub fn build(
         manifest.nodes.insert(node.name, node.entry);
     }
     manifest.pxe = build_boot_tree(input, &output, &known, &made_from)?;
-    let changes = output.current().map(|current| Changes::between(current, &manifest));
+    let changes = output.current().map(|current| ChangedNodes::between(current, &manifest));
     let built = Built::of(&manifest, Published::Unchanged { generation: 0 }, changes);
     let published = output.publish(manifest, &made_from)?;
     Ok(Built { published, ..built })
 }
 
 impl Built {
-    fn of(manifest: &Manifest, published: Published, changes: Option<Changes>) -> Self {
+    fn of(manifest: &Manifest, published: Published, changes: Option<ChangedNodes>) -> Self {
         let size: u64 = manifest.artifacts().map(|artifact| artifact.file.size).sum();
         Self {
             published,

@@ -85,10 +85,8 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
 
 /// The names of the files that two folders do not share.
 fn differing<'f>(old: &'f Folder, new: &'f Folder) -> BTreeSet<&'f str> {
-    let other = |folder: &Folder, name: &String, file| folder.files.get(name) != Some(file);
-    let of_old = old.files.iter().filter(|(name, file)| other(new, name, file));
-    let of_new = new.files.iter().filter(|(name, file)| other(old, name, file));
-    of_old.chain(of_new).map(|(name, _)| name.as_str()).collect()
+    let (old, new) = (&old.files, &new.files);
+    old.keys().chain(new.keys()).filter(|name| old.get(name) != new.get(name)).collect()
 }
 
 struct Comparison<'s> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use walkdir::WalkDir;
 
-use crate::build::{self, BootProgram, BuildInput, Built, Changes};
+use crate::build::{self, BootProgram, BuildInput, Built, ChangedNodes};
 use crate::cli::BuildArgs;
 use crate::cluster::{Cluster, SecretsVia};
 use crate::commands::{Outcome, lint, load, report};
@@ -241,7 +241,7 @@ fn print_json(built: &Built) -> Result<()> {
         }
     };
     let changes = built.changes.as_ref();
-    let names = |of: fn(&Changes) -> Vec<&NodeName>| {
+    let names = |of: fn(&ChangedNodes) -> Vec<&NodeName>| {
         changes.map(|changes| of(changes).into_iter().map(NodeName::as_str).collect::<Vec<_>>())
     };
     let json = json!({
@@ -291,7 +291,7 @@ fn describe(built: &Built, args: &BuildArgs, started: Instant) {
 }
 
 /// Which nodes are not as they were, the ones that changed alike in one line.
-fn describe_changes(changes: &Changes) {
+fn describe_changes(changes: &ChangedNodes) {
     let tell = |what: &str, nodes: Vec<&NodeName>, files: &str| {
         if !nodes.is_empty() {
             eprintln!("  {what} {}: {}{files}", nodes.len(), range::fold(nodes));
