@@ -273,6 +273,29 @@ fn nodes_of_a_range_are_told_together_and_the_odd_one_beside_them() {
     }
 }
 
+/// A new root password is a difference of the nodes that have it, in their bundle or in their
+/// kickstart.
+#[test]
+fn secrets_are_compared_and_never_shown() {
+    for (way, what) in [("token", "secret/{name}.tar.gz"), ("embedded", "kickstart (secrets)")] {
+        let lab = Lab::new();
+        let secrets = format!("secrets = \"{way}\" #");
+        let edits = [("secrets = \"token\"", secrets.as_str())];
+        lab.build(&edits);
+        let hash = lab.path().join("secrets/root.sha512");
+        let old = fs::read_to_string(&hash).unwrap();
+        fs::remove_file(&hash).unwrap();
+        assert_eq!(lab.run(&["secrets", "init", "new.toml"]).0, 0);
+        let new = fs::read_to_string(&hash).unwrap();
+        let (code, told, said) = lab.diff(&["new.toml", "--cache", "none", "--patch"]);
+        assert_eq!(code, 1, "{said}");
+        assert!(told.contains(&format!("3 nodes node[0-2]: files\n  {what}  changed\n")), "{told}");
+        for hash in [old.trim_end(), new.trim_end()] {
+            assert!(!told.contains(hash) && !said.contains(hash), "{told}{said}");
+        }
+    }
+}
+
 #[test]
 fn generations_are_listed_with_what_changed() {
     let lab = Lab::new();

@@ -15,7 +15,9 @@ use crate::diag::{Diagnostic, codes};
 use crate::fetch::CachedImages;
 use crate::format::digest::{Beginning, Digest};
 use crate::format::{Archive, gzip, pack, pack_around};
-use crate::manifest::{FileEntry, Folder, Manifest, NodeEntry, PxeEntry, Reproducible, layer_sums};
+use crate::manifest::{
+    FileEntry, Folder, LAYER_SUMS, Manifest, NodeEntry, PxeEntry, Reproducible, layer_sums,
+};
 use crate::media::boot_tree::{self, Stage2};
 use crate::media::install_archive::{self, Handed};
 use crate::output::{Contents, Inputs, NewFile, Output, Published};
@@ -177,6 +179,8 @@ pub fn build(
         manifest.nodes.insert(node.name, node.entry);
     }
     manifest.pxe = build_boot_tree(input, &output, &known, &made_from)?;
+    // As the publication lists it; it is counted with the others here.
+    manifest.files.insert(LAYER_SUMS.to_owned(), FileEntry::of(sums.as_bytes()));
     let changes = output.current().map(|current| ChangedNodes::between(current, &manifest));
     let built = Built::of(&manifest, Published::Unchanged { generation: 0 }, changes);
     let published = output.publish(manifest, &made_from)?;

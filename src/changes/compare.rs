@@ -621,9 +621,12 @@ fn names(at: &[usize], nodes: &[String]) -> Vec<String> {
     at.iter().map(|at| nodes[*at].clone()).collect()
 }
 
+/// A shout and whose it is.
+type CryOf = (Cry, Vec<usize>);
+
 /// Shouts by what they are about; those that differ on every node are one.
 fn shouts_of(cries: BTreeMap<Cry, Vec<usize>>, nodes: &[String]) -> Vec<Shout> {
-    let mut by_what: BTreeMap<(String, String), Vec<(Cry, Vec<usize>)>> = BTreeMap::new();
+    let mut by_what: BTreeMap<(String, String), Vec<CryOf>> = BTreeMap::new();
     for (cry, mut at) in cries {
         at.sort_unstable();
         at.dedup();

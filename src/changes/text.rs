@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use imara_diff::{Algorithm, BasicLineDiffPrinter, Diff, InternedInput, UnifiedDiffConfig};
+use imara_diff::{Algorithm, Diff, Hunk, InternedInput, Token};
 
 use crate::changes::Patches;
 use crate::format::digest::{Digest, Hasher};
@@ -69,16 +69,14 @@ impl<'t> Difference<'t> {
         diff.postprocess_lines(&input);
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         for hunk in diff.hunks() {
-            let lines = |tokens: &[imara_diff::Token]| {
+            let lines = |tokens: &[Token]| {
                 tokens.iter().map(|token| input.interner[*token]).collect::<Vec<&'t str>>()
             };
             removed
                 .extend(lines(&input.before[hunk.before.start as usize..hunk.before.end as usize]));
             added.extend(lines(&input.after[hunk.after.start as usize..hunk.after.end as usize]));
         }
-        let printer = BasicLineDiffPrinter(&input.interner);
-        let patch = (patches == Patches::Kept)
-            .then(|| diff.unified_diff(&printer, UnifiedDiffConfig::default(), &input).to_string());
+        let patch = (patches == Patches::Kept).then(|| unified(&diff, &input));
         Self { added, removed, patch }
     }
 
@@ -95,6 +93,54 @@ impl<'t> Difference<'t> {
         hasher.update(text.as_bytes());
         hasher.finish()
     }
+}
+
+/// Unchanged lines shown before and after changed ones.
+const CONTEXT: u32 = 3;
+
+/// The form of `diff -u` without its two lines of names. imara-diff's own printer counts wrong
+/// where two changes are close to each other.
+fn unified(diff: &Diff, input: &InternedInput<&str>) -> String {
+    let mut parts: Vec<Vec<Hunk>> = Vec::new();
+    for hunk in diff.hunks() {
+        let last = parts.last().and_then(|part| part.last());
+        match last.is_some_and(|last| hunk.before.start - last.before.end <= 2 * CONTEXT) {
+            true => parts.last_mut().expect("there is a last part").push(hunk),
+            false => parts.push(vec![hunk]),
+        }
+    }
+    parts.iter().map(|part| unified_part(part, input)).collect()
+}
+
+/// Changes that share unchanged lines between them, under one header.
+fn unified_part(hunks: &[Hunk], input: &InternedInput<&str>) -> String {
+    let (first, last) = (&hunks[0], &hunks[hunks.len() - 1]);
+    let n_before = first.before.start.min(CONTEXT);
+    let n_after = (input.before.len() as u32 - last.before.end).min(CONTEXT);
+    let old = first.before.start - n_before..last.before.end + n_after;
+    let new = first.after.start - n_before..last.after.end + n_after;
+    // A side without lines is told by the line before it.
+    let range = |lines: &std::ops::Range<u32>| {
+        let begin = if lines.is_empty() { lines.start } else { lines.start + 1 };
+        format!("{begin},{}", lines.len())
+    };
+    let mut text = format!("@@ -{} +{} @@\n", range(&old), range(&new));
+    let mut show = |sign: char, tokens: &[Token]| {
+        for token in tokens {
+            let line = input.interner[*token];
+            let end = if line.ends_with('\n') { "" } else { "\n\\ No newline at end of file\n" };
+            write!(text, "{sign}{line}{end}").expect("a string takes all that is written");
+        }
+    };
+    let mut done = old.start;
+    for hunk in hunks {
+        show(' ', &input.before[done as usize..hunk.before.start as usize]);
+        show('-', &input.before[hunk.before.start as usize..hunk.before.end as usize]);
+        show('+', &input.after[hunk.after.start as usize..hunk.after.end as usize]);
+        done = hunk.before.end;
+    }
+    show(' ', &input.before[done as usize..old.end as usize]);
+    text
 }
 
 #[cfg(test)]
@@ -120,6 +166,20 @@ mod tests {
         let found = Difference::of(old, new, Patches::Kept);
         assert_eq!((found.removed, found.added), (vec!["5\n"], vec!["five\n", "seven\n"]));
         assert_eq!(found.patch.unwrap(), "@@ -2,5 +2,6 @@\n 2\n 3\n 4\n-5\n+five\n 6\n+seven\n");
+    }
+
+    #[test]
+    fn far_changes_are_parts_of_their_own_and_a_missing_line_end_is_told() {
+        let old: String = (1..=20).map(|n| format!("{n}\n")).collect();
+        let new = old.replace("\n3\n", "\n").replace("\n20\n", "\n20");
+        let patch = Difference::of(&old, &new, Patches::Kept).patch.unwrap();
+        assert_eq!(
+            patch,
+            "@@ -1,6 +1,5 @@\n 1\n 2\n-3\n 4\n 5\n 6\n@@ -17,4 +16,4 @@\n 17\n 18\n 19\n\
+             -20\n+20\n\\ No newline at end of file\n"
+        );
+        let patch = Difference::of("", "a\nb\n", Patches::Kept).patch.unwrap();
+        assert_eq!(patch, "@@ -0,0 +1,2 @@\n+a\n+b\n");
     }
 
     /// A new range of addresses changes every line of /etc/hosts.
