@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// Whether a test has to be skipped because one of `programs` is not installed.
 ///
@@ -36,8 +37,13 @@ pub fn lacks(programs: &[&str]) -> bool {
 /// Where `program` is: in the tests' own Python environment, on `PATH`, or where Debian
 /// puts a user's programs and root's.
 pub fn find_program(program: &str) -> Option<PathBuf> {
-    if program == KERNEL {
-        return Some(guest_kernel()).filter(|path| path.exists());
+    let tool = match program {
+        KERNEL => Some(guest_kernel()),
+        STAND_IN => Some(stand_in_system()),
+        _ => None,
+    };
+    if tool.is_some() {
+        return tool.filter(|path| path.exists());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(tools_dir().join("python/bin"))
@@ -49,6 +55,40 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
 
 /// The name under which [`lacks`] looks for the kernel that boot tests start.
 pub const KERNEL: &str = "the guest kernel";
+
+/// The name under which [`lacks`] looks for the system that boot tests install on.
+pub const STAND_IN: &str = "the stand-in system";
+
+/// An ext4 filesystem with a small Debian, as `scripts/make-stand-in` made it.
+pub fn stand_in_system() -> PathBuf {
+    tools_dir().join("stand-in/root.ext4")
+}
+
+/// The binary of tests/fakes, built once: cargo knows no variable for it.
+#[track_caller]
+pub fn fakes() -> &'static Path {
+    static FAKES: OnceLock<PathBuf> = OnceLock::new();
+    FAKES.get_or_init(|| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| env!("CARGO").to_owned());
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp is in target");
+        let output = Command::new(cargo)
+            .args(["test", "--no-run", "--locked", "--test", "fakes"])
+            .args(["--message-format=json", "--target-dir"])
+            .arg(target)
+            .current_dir(repository())
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        let messages = String::from_utf8(output.stdout).unwrap();
+        let messages = messages.lines().map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).expect("cargo speaks JSON")
+        });
+        let built = messages.filter(|message| message["target"]["name"] == "fakes");
+        let mut executable =
+            built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+        executable.next_back().expect("cargo builds the fakes")
+    })
+}
 
 /// Debian's cloud kernel, as `scripts/setup-tests` unpacked it.
 pub fn guest_kernel() -> PathBuf {
