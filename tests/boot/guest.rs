@@ -1,5 +1,7 @@
 //! A QEMU process: started, listened to, and ended.
 
+use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -8,49 +10,112 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use tempfile::TempDir;
 
 use crate::support;
 
-/// Two guests on two cores, beside the tests that judge, take more than twice as long.
+/// Two tests with guests on two cores, beside the tests that judge, take more than twice as
+/// long.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A running guest. Dropped, it is ended: by its own process, and no other.
+/// The right to start guests: held for the length of a test. The tests' threads queue here.
+pub struct Turn {
+    _guard: MutexGuard<'static, ()>,
+}
+
+impl Turn {
+    /// Waits until no other test has guests.
+    pub fn wait() -> Self {
+        Self { _guard: ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+/// Lines after which a guest gets nowhere, whatever is waited for.
+const DEAD_ENDS: [&str; 4] = [
+    "nodeforge-boot-test: FAILED",
+    "is NOT installed",
+    "end Kernel panic",
+    "You are in emergency mode",
+];
+
+/// A running guest. Dropped, it is ended: by its own process, and no other. If the test fails
+/// meanwhile, what it said is printed.
 pub struct Guest {
+    name: String,
     process: Child,
     console: Receiver<String>,
     said: Vec<String>,
-    /// Holds the control socket.
+    /// Up to which of the lines in `said` a wait has looked.
+    n_looked_at: usize,
+    /// Of the second serial port, where there is one.
+    shell: Option<BufReader<UnixStream>>,
+    /// Holds the control sockets.
     folder: TempDir,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Guest {
     /// Starts a guest without network or disk, with its console on the serial port.
     #[track_caller]
-    pub fn start(kernel: &Path, initrd: &Path) -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn start(_turn: &Turn, kernel: &Path, initrd: &Path) -> Self {
+        let arguments = ["-accel", "tcg", "-smp", "1", "-m", "512", "-nic", "none"]
+            .map(str::to_owned)
+            .into_iter()
+            .collect();
+        // A panic ends the guest at once instead of waiting for the timeout.
+        Self::spawn("guest", kernel, initrd, "loglevel=4 panic=-1", arguments)
+    }
+
+    /// Starts a guest with a machine of `arguments` and a root shell for
+    /// [`Guest::run`] on its second serial port.
+    #[track_caller]
+    pub fn start_with_shell(
+        name: &str,
+        kernel: &Path,
+        initrd: &Path,
+        kernel_line: &str,
+        arguments: Vec<String>,
+    ) -> Self {
+        let mut guest = Self::spawn(name, kernel, initrd, kernel_line, arguments);
+        let shell = guest.connect("shell");
+        guest.shell = Some(BufReader::new(shell));
+        guest
+    }
+
+    #[track_caller]
+    fn spawn(
+        name: &str,
+        kernel: &Path,
+        initrd: &Path,
+        kernel_line: &str,
+        arguments: Vec<String>,
+    ) -> Self {
         let folder = support::scratch();
-        let control = folder.path().join("qmp");
+        let socket =
+            |name: &str| format!("unix:{}/{name},server=on,wait=off", folder.path().display());
         let mut process = support::command("qemu-system-x86_64")
-            .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "512"])
-            .args(["-nodefaults", "-nic", "none", "-no-reboot", "-nographic"])
-            .args(["-serial", "stdio", "-monitor", "none"])
-            .args(["-qmp", &format!("unix:{},server=on,wait=off", control.display())])
+            // As an Intel: for the AMD that QEMU makes up otherwise, kernels work around
+            // erratum 400 with timers that cost a guest a third of its time.
+            .args(["-cpu", "max,vendor=GenuineIntel", "-nodefaults", "-no-reboot", "-nographic"])
+            .args(["-serial", "stdio", "-serial", &socket("shell"), "-monitor", "none"])
+            .args(["-qmp", &socket("qmp")])
+            .args(arguments)
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
             .arg(initrd)
-            // A panic ends the guest at once instead of waiting for the timeout.
-            .args(["-append", "console=ttyS0 loglevel=4 panic=-1"])
+            .args(["-append", &format!("console=ttyS0 {kernel_line}")])
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
             .expect("qemu starts");
         let stdout = process.stdout.take().expect("stdout is piped");
         let (sender, console) = channel();
-        std::thread::spawn(move || forward_lines(stdout, &sender));
-        Self { process, console, said: Vec::new(), folder, _turn: turn }
+        let copy = copy_of_console(name);
+        std::thread::spawn(move || forward_lines(stdout, copy, &sender));
+        let name = name.to_owned();
+        Self { name, process, console, said: Vec::new(), n_looked_at: 0, shell: None, folder }
     }
 
     /// The lines that the guest says after `first` and before `last`.
@@ -65,32 +130,157 @@ impl Guest {
         timeout: Duration,
     ) -> Result<Vec<String>, String> {
         let deadline = Instant::now() + timeout;
-        self.wait_for(first, deadline)?;
-        let begin = self.said.len();
-        self.wait_for(last, deadline)?;
-        Ok(self.said[begin..self.said.len() - 1].to_vec())
+        self.look_for(first, |line| line == first, deadline)?;
+        let begin = self.n_looked_at;
+        self.look_for(last, |line| line == last, deadline)?;
+        Ok(self.said[begin..self.n_looked_at - 1].to_vec())
     }
 
-    fn wait_for(&mut self, marker: &str, deadline: Instant) -> Result<(), String> {
-        loop {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            let why = match self.console.recv_timeout(rest) {
-                Ok(line) => {
-                    let is_marker = line == marker;
-                    self.said.push(line);
-                    if is_marker {
-                        return Ok(());
-                    }
-                    continue;
-                }
-                Err(RecvTimeoutError::Timeout) => "the time was up",
-                Err(RecvTimeoutError::Disconnected) => "the guest ended",
-            };
-            return Err(format!("{why} before it said `{marker}`\n{}", self.said.join("\n")));
+    /// Waits for a line that contains `marker`, after those that earlier waits have seen, and
+    /// returns it.
+    ///
+    /// # Panics
+    ///
+    /// Panics, and so prints what the guest said, if it ends or `timeout` passes before.
+    #[track_caller]
+    pub fn wait_for(&mut self, marker: &str, timeout: Duration) -> String {
+        self.wait_for_both(marker, "", timeout)
+    }
+
+    /// As [`Guest::wait_for`], for a line that contains two texts.
+    #[track_caller]
+    pub fn wait_for_both(&mut self, marker: &str, other: &str, timeout: Duration) -> String {
+        let deadline = Instant::now() + timeout;
+        let is_marker = |line: &str| line.contains(marker) && line.contains(other);
+        match self.look_for(marker, is_marker, deadline) {
+            Ok(()) => self.said[self.n_looked_at - 1].clone(),
+            // What was said is printed when the guest is dropped.
+            Err(failure) => {
+                let reason = failure.lines().next().unwrap_or_default();
+                panic!("{}: {reason} {other}", self.name)
+            }
         }
     }
 
-    /// Ends the guest through QEMU's control socket and waits for that.
+    /// As [`Guest::wait_for`], but a line that was said before earlier ones counts, too.
+    #[track_caller]
+    pub fn wait_for_any_time(&mut self, marker: &str, timeout: Duration) {
+        if self.lines_with(marker).is_empty() {
+            self.wait_for(marker, timeout);
+        }
+    }
+
+    fn look_for(
+        &mut self,
+        marker: &str,
+        is_marker: impl Fn(&str) -> bool,
+        deadline: Instant,
+    ) -> Result<(), String> {
+        loop {
+            while let Some(line) = self.said.get(self.n_looked_at) {
+                self.n_looked_at += 1;
+                if is_marker(line) {
+                    return Ok(());
+                }
+                if DEAD_ENDS.iter().any(|dead_end| line.contains(dead_end)) && self.shell.is_some()
+                {
+                    return Err(self.failure(&format!("`{line}`"), marker));
+                }
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            match self.console.recv_timeout(rest) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(self.failure("the time was up", marker));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.failure("the guest ended", marker));
+                }
+            }
+        }
+    }
+
+    fn failure(&self, why: &str, marker: &str) -> String {
+        format!("{why} before it said `{marker}`\n{}", self.said.join("\n"))
+    }
+
+    /// The lines so far that contain `text`, whether waited for or not.
+    pub fn lines_with(&mut self, text: &str) -> Vec<String> {
+        self.said.extend(self.console.try_iter());
+        self.said.iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+
+    /// What `command` says to a root shell of the guest, on both streams.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it fails or does not end within `timeout`.
+    #[track_caller]
+    pub fn run(&mut self, command: &str, timeout: Duration) -> String {
+        let (status, said) = self.try_run(command, timeout);
+        assert!(status == 0, "{}: `{command}` ended with {status}:\n{said}", self.name);
+        said
+    }
+
+    /// Exit code and words of `command`; see [`Guest::run`].
+    #[track_caller]
+    pub fn try_run(&mut self, command: &str, timeout: Duration) -> (i32, String) {
+        self.send(command, timeout);
+        let answer = self
+            .answer(timeout)
+            .unwrap_or_else(|| panic!("{}: `{command}` did not end within {timeout:?}", self.name));
+        let (status, said) = answer.split_once(' ').unwrap_or((&answer, ""));
+        let said = BASE64_STANDARD.decode(said).expect("the shell answers in base64");
+        let status = status.parse().expect("the shell answers with an exit code");
+        (status, String::from_utf8_lossy(&said).trim_end().to_owned())
+    }
+
+    #[track_caller]
+    fn send(&mut self, command: &str, timeout: Duration) {
+        let command = format!("{}\n", BASE64_STANDARD.encode(command));
+        let shell = self.shell.as_mut().expect("the guest has a shell");
+        shell.get_ref().set_read_timeout(Some(timeout)).unwrap();
+        shell.get_mut().write_all(command.as_bytes()).unwrap();
+    }
+
+    /// The next line of the shell, beyond the one that it greets with.
+    fn answer(&mut self, timeout: Duration) -> Option<String> {
+        let deadline = Instant::now() + timeout;
+        let shell = self.shell.as_mut()?;
+        while Instant::now() < deadline {
+            let mut line = String::new();
+            match shell.read_line(&mut line) {
+                Ok(n) if n > 0 && line.trim() != "hello" => return Some(line.trim().to_owned()),
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Has systemd shut the system down.
+    #[track_caller]
+    pub fn begin_shutdown(mut self, timeout: Duration) -> Self {
+        self.send("systemctl --no-block reboot", timeout);
+        self
+    }
+
+    /// Waits for the end of QEMU, after [`Guest::begin_shutdown`]: it does not reboot.
+    #[track_caller]
+    pub fn wait_for_end(mut self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        let Err(failure) = self.look_for("its last line", |_| false, deadline) else { return };
+        assert!(failure.starts_with("the guest ended"), "{}: it does not shut down", self.name);
+        self.process.wait().expect("QEMU is our child");
+    }
+
+    /// The name it was started with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Ends the guest through QEMU's control socket, as a power cut would, and waits for that.
+    /// QEMU's own caches are written.
     #[track_caller]
     pub fn quit(mut self) {
         self.ask_to_quit().expect("QEMU answers on its control socket");
@@ -99,7 +289,7 @@ impl Guest {
 
     /// QEMU's docs/interop/qmp-spec: capabilities are negotiated before the first command.
     fn ask_to_quit(&self) -> std::io::Result<()> {
-        let mut control = UnixStream::connect(self.folder.path().join("qmp"))?;
+        let mut control = self.connect("qmp");
         control.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut answers = BufReader::new(control.try_clone()?);
         let mut answer = String::new();
@@ -110,6 +300,29 @@ impl Guest {
         }
         Ok(())
     }
+
+    /// One of QEMU's sockets. It makes them at its start, which a loaded machine delays.
+    #[track_caller]
+    fn connect(&self, socket: &str) -> UnixStream {
+        let path = self.folder.path().join(socket);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match UnixStream::connect(&path) {
+                Ok(stream) => return stream,
+                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn transcript(&mut self) -> String {
+        self.said.extend(self.console.try_iter());
+        let mut text = format!("---- what {} said\n", self.name);
+        for line in &self.said {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
 }
 
 impl Drop for Guest {
@@ -117,13 +330,28 @@ impl Drop for Guest {
         // Both fail only where the guest has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.transcript());
+        }
     }
 }
 
-fn forward_lines(console: ChildStdout, sender: &Sender<String>) {
+/// `tmp/boot/TEST/GUEST.console` in the target folder: to look at while a test runs.
+fn copy_of_console(guest: &str) -> File {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test").replace("::", ".");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boot").join(test);
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("{guest}.console"));
+    File::options().create(true).append(true).open(path).unwrap()
+}
+
+fn forward_lines(console: ChildStdout, mut copy: File, sender: &Sender<String>) {
     for line in BufReader::new(console).split(b'\n') {
         let Ok(line) = line else { return };
         let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+        // A copy that cannot be written is missed by nobody.
+        let _ = writeln!(copy, "{line}");
         if sender.send(line).is_err() {
             return;
         }

@@ -1,25 +1,44 @@
-//! Real kernels under QEMU: what a kernel makes of the archives that a build wrote.
+//! Real kernels under QEMU: what a kernel makes of the archives that a build wrote, and what
+//! nodes do that were installed from them. README.md beside this says what that proves.
 //!
-//! No accelerator: /dev/kvm may be there and hang. Guests run one at a time. A test waits
+//! No accelerator: /dev/kvm may be there and hang. One test at a time has guests. A test waits
 //! for a line on the serial console with a timeout of five times the need, and never sleeps.
 //!
-//! * [`guest`]: a QEMU process and its console.
+//! * [`guest`]: a QEMU process, its console, and a shell in it.
 //! * [`initrd`]: the base initrd, whose init reports the tree it finds.
+//! * [`machine`], [`lan`]: the emulated hardware, and the network between guests.
+//! * [`bench`]: the nodes of lab.toml, installed on a stand-in for AlmaLinux.
+//! * [`rollout`]: several nodes until the storage is formatted, and after.
+//! * [`preflight`]: one node, in hardware that is not as planned.
 
+mod bench;
 mod guest;
 mod initrd;
+mod lan;
+mod machine;
+mod preflight;
+mod rollout;
 
 use std::path::Path;
 use std::time::Duration;
 
 use crate::oracles::archives::{extract, sample_tree, stand_in_cpio};
 use crate::support::listing::{self, Listing};
-use crate::support::{self, KERNEL};
+use crate::support::{self, KERNEL, STAND_IN};
 
-use guest::Guest;
+use guest::{Guest, Turn};
 
 /// What boot tests need installed; see [`support::lacks`].
 pub const NEEDS: [&str; 4] = ["qemu-system-x86_64", "busybox", "cpio", KERNEL];
+
+/// What tests with installed nodes need besides.
+const NEEDS_OF_NODES: [&str; 5] = ["qemu-img", "mkfs.xfs", "tar", "strip", STAND_IN];
+
+/// Whether a test with installed nodes has to be skipped; see [`support::lacks`].
+#[track_caller]
+fn lacks_for_nodes() -> bool {
+    support::lacks(&[&NEEDS[..], &NEEDS_OF_NODES].concat())
+}
 
 /// A boot to init takes 3 to 5 seconds on one core without an accelerator, a report of a
 /// hundred files two more; a machine that also compiles is three times slower.
@@ -44,7 +63,8 @@ pub fn boot_with_overlays(
     let bytes: Vec<u8> = parts.flat_map(|part| std::fs::read(part).unwrap()).collect();
     std::fs::write(&joined, bytes).unwrap();
 
-    let mut guest = Guest::start(kernel, &joined);
+    let turn = Turn::wait();
+    let mut guest = Guest::start(&turn, kernel, &joined);
     let report = guest
         .lines_between(initrd::REPORT_BEGINS, initrd::REPORT_ENDS, BOOT_TIMEOUT)
         .unwrap_or_else(|failure| panic!("{failure}"));
@@ -124,7 +144,8 @@ fn a_guest_that_dies_is_told_with_what_it_said() {
     let folder = support::scratch();
     let archive = folder.path().join("no-init");
     stand_in_cpio(sample_tree().path(), &archive);
-    let mut guest = Guest::start(&support::guest_kernel(), &archive);
+    let turn = Turn::wait();
+    let mut guest = Guest::start(&turn, &support::guest_kernel(), &archive);
     let failure = guest.lines_between("never", "said", BOOT_TIMEOUT).unwrap_err();
     assert!(failure.starts_with("the guest ended before it said `never`\n"), "{failure}");
     assert!(failure.contains("Kernel panic"), "{failure}");

@@ -36,7 +36,7 @@ fn rendered(context: &KickstartContext) -> String {
 }
 
 /// The bodies of the sections that begin with `opening`, in order.
-fn sections(kickstart: &str, opening: &str) -> Vec<String> {
+pub fn sections(kickstart: &str, opening: &str) -> Vec<String> {
     let mut bodies = Vec::new();
     let mut body: Option<String> = None;
     for line in kickstart.lines() {
