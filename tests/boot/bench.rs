@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::examples::printed;
-use crate::kickstart::sections;
+use crate::kickstart::{pre, sections};
 use crate::support;
 
 use super::guest::Guest;
@@ -125,7 +125,7 @@ fn installer(node: &str) -> PathBuf {
     let seed = tree.path().join("seed");
     let kickstart = std::fs::read_to_string(built().join(format!("nodes/{node}/kickstart.ks")));
     let kickstart = kickstart.expect("a build writes kickstarts");
-    let pre = sections(&kickstart, "%pre ").remove(0);
+    let pre = pre(&kickstart);
     let files = pre.split("# shellcheck source").next().expect("split gives one part");
     support::write(&seed, "pre.sh", files);
     support::write(&seed, "unpack.sh", sections(&kickstart, "%post --nochroot").remove(0));

@@ -85,6 +85,7 @@ fn state_of(guest: &mut Guest) -> String {
 }
 
 #[test]
+#[ignore = "not proven yet: make test-nodes"]
 fn three_nodes_become_ready_and_format_once_also_over_a_reboot() {
     if lacks_for_nodes() {
         return;
@@ -108,6 +109,7 @@ fn three_nodes_become_ready_and_format_once_also_over_a_reboot() {
 }
 
 #[test]
+#[ignore = "not proven yet: make test-nodes"]
 fn an_admin_that_lost_power_right_after_the_format_does_not_format_again() {
     if lacks_for_nodes() {
         return;
@@ -136,6 +138,7 @@ fn an_admin_that_lost_power_right_after_the_format_does_not_format_again() {
 }
 
 #[test]
+#[ignore = "not proven yet: make test-nodes"]
 fn nothing_is_formatted_before_the_last_server_is_there() {
     if lacks_for_nodes() {
         return;
@@ -168,6 +171,7 @@ fn nothing_is_formatted_before_the_last_server_is_there() {
 }
 
 #[test]
+#[ignore = "not proven yet: make test-nodes"]
 fn an_admin_installed_anew_finds_the_formatted_system() {
     if lacks_for_nodes() {
         return;
@@ -190,6 +194,7 @@ fn an_admin_installed_anew_finds_the_formatted_system() {
 }
 
 #[test]
+#[ignore = "not proven yet: make test-nodes"]
 fn servers_that_lost_their_metadata_leave_used_ssds_alone() {
     if lacks_for_nodes() {
         return;
@@ -233,6 +238,7 @@ pub fn daos_stays_down(guest: &mut Guest) {
 }
 
 #[test]
+#[ignore = "not proven yet: make test-nodes"]
 fn network_manager_takes_the_profiles_and_gives_the_planned_addresses() {
     if lacks_for_nodes() {
         return;

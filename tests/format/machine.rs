@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::support;
 
 /// What the script calls by name, and the paths below the folder that is its root.
 pub struct Machine {
@@ -78,7 +79,7 @@ impl Machine {
         machine.write("world/world.json", &world.to_string());
         fs::create_dir(machine.path("bin")).unwrap();
         for name in ["dmg", "daos"] {
-            std::os::unix::fs::symlink(fakes(), machine.path("bin").join(name)).unwrap();
+            std::os::unix::fs::symlink(support::fakes(), machine.path("bin").join(name)).unwrap();
         }
         machine
     }
@@ -271,28 +272,5 @@ pub fn engine(port: u32) -> Value {
     json!({
         "uuid": null, "rank": null, "scm_mount": "/mnt/daos", "bdevs": ["/var/daos/bdev0"],
         "port": port, "is_running": false, "is_stopped": false, "delay": 0,
-    })
-}
-
-/// The binary of tests/fakes, built once: cargo knows no variable for it.
-pub fn fakes() -> &'static Path {
-    static FAKES: OnceLock<PathBuf> = OnceLock::new();
-    FAKES.get_or_init(|| {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| env!("CARGO").to_owned());
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let output = Command::new(cargo)
-            .args(["test", "--no-run", "--locked", "--test", "fakes"])
-            .args(["--message-format=json", "--target-dir"])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        let messages = String::from_utf8(output.stdout).unwrap();
-        let messages = messages.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let built = messages.filter(|message| message["target"]["name"] == "fakes");
-        let executable =
-            built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-        executable.fold(None, |_, last| Some(last)).expect("cargo builds the fakes")
     })
 }

@@ -19,7 +19,7 @@ mod random;
 /// The stand-ins' own test is a program of its own, which `cargo test --test suite` leaves out.
 #[test]
 fn the_stand_ins_answer_as_the_real_programs_were_recorded() {
-    let output = std::process::Command::new(machine::fakes()).output().unwrap();
+    let output = std::process::Command::new(crate::support::fakes()).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
 }

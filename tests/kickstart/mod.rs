@@ -51,7 +51,7 @@ pub fn sections(kickstart: &str, opening: &str) -> Vec<String> {
 }
 
 /// All that runs before anaconda looks at disks.
-fn pre(kickstart: &str) -> String {
+pub fn pre(kickstart: &str) -> String {
     sections(kickstart, "%pre ").concat()
 }
 
