@@ -13,6 +13,7 @@
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
 //! * [`incremental`]: builds of what changed against builds of everything.
+//! * [`repositories`]: packages that come as an archive.
 //! * [`layers`]: the module order of `src/lib.rs`.
 //! * [`verbs`]: the verbs as a user meets them.
 //! * [`release`]: the check that a release binary runs on EL8.
@@ -36,5 +37,6 @@ mod layers;
 mod oracles;
 mod overlays;
 mod release;
+mod repositories;
 mod support;
 mod verbs;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::cluster::{Cluster, Node, OverlayVia, SecretsVia};
 use crate::diag::{Diagnostic, codes};
-use crate::fetch::CachedImages;
+use crate::fetch::{CachedImages, Unpacked};
 use crate::format::digest::{Beginning, Digest};
 use crate::format::{Archive, gzip, pack, pack_around};
 use crate::manifest::{
@@ -48,6 +48,8 @@ pub struct BuildInput<'a> {
     pub images: &'a BTreeMap<String, CachedImages>,
     /// Files that are put into the boot tree as they are, by path below `pxe/`.
     pub boot_programs: &'a BTreeMap<String, BootProgram>,
+    /// What was unpacked of archives of packages, by the ids of their repositories.
+    pub repositories: &'a BTreeMap<String, Unpacked>,
     /// Of the program that builds and its library: what another one made is made again.
     pub program: Digest,
     /// Of everything that the build starts from; `None` to make everything anew.
@@ -233,8 +235,10 @@ impl<'a> Shared<'a> {
 fn require_free(input: &BuildInput<'_>, output: &Output) -> Result<()> {
     let n_nodes = input.plan.n_nodes() as u64;
     let images: u64 = input.images.values().map(CachedImages::size).sum();
-    let needed = ByteSize::from_bytes(n_nodes * (128 << 10) + (16 << 20) + images);
-    output.require_free(needed, n_nodes * 12 + 100)
+    let repositories: u64 = input.repositories.values().map(Unpacked::size).sum();
+    let needed = ByteSize::from_bytes(n_nodes * (128 << 10) + (16 << 20) + images + repositories);
+    let n_packages: usize = input.repositories.values().map(|it| it.files.len()).sum();
+    output.require_free(needed, n_nodes * 12 + 100 + n_packages as u64)
 }
 
 fn build_layers(
@@ -613,6 +617,15 @@ fn build_boot_tree(
     for (name, program) in input.boot_programs {
         let contents = Contents::Elsewhere { path: &program.path, expected: program.entry };
         tree.add(&NewFile { name, contents })?;
+    }
+    for (id, repository) in input.repositories {
+        repository.files.par_iter().try_for_each(|(name, expected)| {
+            let path = repository.folder.join(name);
+            let contents = Contents::Elsewhere { path: &path, expected: *expected };
+            tree.add(&NewFile { name: &format!("repos/{id}/{name}"), contents }).with_context(
+                || format!("taking [repo.{id}] from the cache, {}", repository.folder.display()),
+            )
+        })?;
     }
     let folder = tree.finish()?;
     Ok(PxeEntry { folder, pending: images.pending })

@@ -188,6 +188,10 @@ fn pxe(
     let images = images(input);
     files.extend(images.present.into_iter().map(|(path, _, file)| (path, file)));
     files.extend(input.boot_programs.iter().map(|(path, program)| (path.clone(), program.entry)));
+    for (id, repository) in input.repositories {
+        let packages = repository.files.iter();
+        files.extend(packages.map(|(name, file)| (format!("repos/{id}/{name}"), *file)));
+    }
     Ok(PxeEntry { folder: Folder::of(files), pending: images.pending })
 }
 

@@ -70,6 +70,12 @@ impl Cluster {
         Some(&self.nodes[at])
     }
 
+    /// The archives of packages, by the ids of their repositories.
+    pub fn archives(&self) -> impl Iterator<Item = (&str, &RepoArchive)> {
+        let repos = self.repos.values().chain([&self.daos.repo]);
+        repos.filter_map(|repo| Some((repo.id.as_str(), repo.archive.as_ref()?)))
+    }
+
     pub fn nodes_with_role<'a>(&'a self, role: &'a str) -> impl Iterator<Item = &'a Node> {
         self.nodes.iter().filter(move |node| self.kind_of(node).has_role(role))
     }
@@ -255,7 +261,10 @@ pub enum NetKind {
 pub struct Repo {
     /// The id in brackets of the .repo file.
     pub id: String,
+    /// Of an archive: where the boot server has what is in it.
     pub baseurl: Sited<String>,
+    /// What the build unpacks for the boot server.
+    pub archive: Option<RepoArchive>,
     pub gpgcheck: Sited<bool>,
     /// URLs of keys; empty where none is configured.
     pub gpgkey: Vec<String>,
@@ -263,6 +272,14 @@ pub struct Repo {
     pub priority: Option<u16>,
     /// Package globs dnf leaves out of this repository.
     pub exclude: Vec<String>,
+}
+
+/// A repository as vendors ship it: a tar archive or an ISO.
+#[derive(Clone, Debug)]
+pub struct RepoArchive {
+    pub path: Sited<PathBuf>,
+    /// The end of the path, inside the archive, of the folder that holds repodata/.
+    pub folder: Option<String>,
 }
 
 /// A value under `vars`.

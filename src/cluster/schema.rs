@@ -86,7 +86,7 @@ pub const CLUSTER_FILE: &[Key] = &[
         "repo",
         Shape::Map(&Shape::Table(REPO)),
         "{ mlnx_ofed = { baseurl = \"http://…/\" } }",
-        "Further package repositories by id. One whose id or URL holds `mlnx`, `ofed` or `doca` counts as MLNX_OFED, which ofi+verbs needs; of its ISO or archive, name the folder RPMS/.",
+        "Further package repositories by id. One whose id or URL holds `mlnx`, `ofed` or `doca` counts as MLNX_OFED, which ofi+verbs needs; so does one whose archive's name does.",
     ),
     required("hw", Shape::Map(&Shape::Table(HW)), "{ vm = { … } }", "What a box is, by name."),
     optional(
@@ -453,11 +453,23 @@ const NET: &[Key] = &[
 ];
 
 const REPO: &[Key] = &[
-    required(
+    optional(
         "baseurl",
         Shape::Text,
         "\"https://packages.daos.io/v2.6.0/EL8/packages/x86_64/\"",
-        "The repository's URL.",
+        "The repository's URL: a folder with repodata/. This or `archive` is needed.",
+    ),
+    optional(
+        "archive",
+        Shape::Text,
+        "\"MLNX_OFED_LINUX-5.8-4.1.5.0-rhel8.9-x86_64.tgz\"",
+        "Instead of `baseurl`: a tar archive, plain or gzipped, or an ISO with the repository in it, relative to this file. The build unpacks it, and nodes get it from `boot.url`/pxe/repos/ID/.",
+    ),
+    optional(
+        "folder",
+        Shape::Text,
+        "\"RPMS\"",
+        "The folder in the archive that holds repodata/; by default the only one nearest to its top.",
     ),
     defaulted(
         "gpgcheck",

@@ -16,7 +16,7 @@ use crate::cli::BuildArgs;
 use crate::cluster::{Cluster, SecretsVia};
 use crate::commands::{Outcome, lint, load, report};
 use crate::diag::{Color, Problems};
-use crate::fetch::{self, CachedImages};
+use crate::fetch::{self, ArchiveCache, CachedImages, Note, Unpacked};
 use crate::format::digest::{Digest, Hasher};
 use crate::manifest::FileEntry;
 use crate::output::{Output, Published};
@@ -35,6 +35,7 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     let prepared = lint::prepare(&cluster, &mut source, &mut problems);
     let secrets = lint::secrets(&cluster, Reach::Everything, &mut problems);
     lint::packages(&cluster, None, &mut problems);
+    lint::archives(&cluster, Reach::Everything, &mut problems);
     let problems = load::sorted(problems, Some(&cluster));
     report::draw(&problems, &source.map, color)?;
     let (Some(prepared), Outcome::Done) = (prepared, report::outcome(&problems, args.deny)) else {
@@ -48,11 +49,17 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     let plan = Plan::of(&cluster, &load::selection(&cluster, args.only.as_deref())?);
     let images = images(&cluster, args.cache.as_deref());
     let boot_programs = boot_programs(args.boot_programs.as_deref(), args.cache.as_deref())?;
+    let mut problems = Problems::default();
+    // Held until the build has linked what is in it.
+    let archives = archive_cache(&cluster, args.cache.as_deref())?;
+    let repositories = repositories(&cluster, archives.as_ref(), &mut problems);
+    if problems.has_errors() {
+        return failed(args, problems, &source.map, color);
+    }
     let program = program(&source.library)?;
-    let whole = args
-        .only
-        .is_none()
-        .then(|| everything(&program, &source, &secrets, &images, &boot_programs));
+    let taken =
+        Taken { images: &images, boot_programs: &boot_programs, repositories: &repositories };
+    let whole = args.only.is_none().then(|| everything(&program, &source, &secrets, &taken));
     let input = BuildInput {
         cluster: &cluster,
         plan: &plan,
@@ -60,6 +67,7 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
         secrets: &secrets,
         images: &images,
         boot_programs: &boot_programs,
+        repositories: &repositories,
         program,
         whole,
     };
@@ -103,13 +111,19 @@ pub(super) fn program(library: &LibraryFiles) -> Result<Digest> {
     Ok(hasher.finish())
 }
 
+/// What a build takes from elsewhere as it is.
+pub(super) struct Taken<'a> {
+    pub(super) images: &'a BTreeMap<String, CachedImages>,
+    pub(super) boot_programs: &'a BTreeMap<String, BootProgram>,
+    pub(super) repositories: &'a BTreeMap<String, Unpacked>,
+}
+
 /// The digest of all that a build starts from.
 pub(super) fn everything(
     program: &Digest,
     source: &Source,
     secrets: &[KindSecrets],
-    images: &BTreeMap<String, CachedImages>,
-    boot_programs: &BTreeMap<String, BootProgram>,
+    taken: &Taken<'_>,
 ) -> Digest {
     let mut hasher = Hasher::default();
     hasher.update(program.as_bytes());
@@ -122,8 +136,12 @@ pub(super) fn everything(
         hasher.update(secrets.bundle());
         hasher.update(format!("{:?}\n", secrets.root_hash()).as_bytes());
     }
+    let Taken { images, boot_programs, repositories } = taken;
     let programs = boot_programs.iter().map(|(name, program)| (name, program.entry));
     hasher.update(format!("{images:?}\n{:?}\n", programs.collect::<Vec<_>>()).as_bytes());
+    for (id, repository) in *repositories {
+        hasher.update(format!("{id:?}\n{:?}\n", repository.files).as_bytes());
+    }
     hasher.finish()
 }
 
@@ -158,6 +176,36 @@ pub(super) fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String
         }
     }
     images
+}
+
+/// The cache of archives, if the cluster has any.
+pub(super) fn archive_cache(
+    cluster: &Cluster,
+    cache: Option<&Path>,
+) -> Result<Option<ArchiveCache>> {
+    if cluster.archives().next().is_none() {
+        return Ok(None);
+    }
+    let cache = cache.map(Path::to_owned).or_else(default_cache);
+    let cache = cache.context("there is no $HOME for a cache: name a folder with --cache")?;
+    ArchiveCache::open(&cache, &|note: Note| eprintln!("{note}")).map(Some)
+}
+
+/// What is in the archives of packages, by the ids of their repositories.
+pub(super) fn repositories(
+    cluster: &Cluster,
+    cache: Option<&ArchiveCache>,
+    problems: &mut Problems,
+) -> BTreeMap<String, Unpacked> {
+    let mut repositories = BTreeMap::new();
+    for (id, archive) in cluster.archives() {
+        let Some(cache) = cache else { continue };
+        match cache.unpack(&archive.path, archive.folder.as_deref()) {
+            Ok(unpacked) => _ = repositories.insert(id.to_owned(), unpacked),
+            Err(fault) => problems.push(lint::bad_archive(archive, &fault)),
+        }
+    }
+    repositories
 }
 
 /// The files of the folder of boot programs by their path in it; none where the default

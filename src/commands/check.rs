@@ -31,6 +31,7 @@ pub fn find(args: &ClusterArgs, repositories: Option<&Repodata>) -> Result<Found
         lint::prepare(cluster, &mut source, &mut problems);
         lint::secrets(cluster, Reach::FilesOnly, &mut problems);
         lint::packages(cluster, repositories, &mut problems);
+        lint::archives(cluster, Reach::FilesOnly, &mut problems);
     }
     let problems = load::sorted(problems, cluster.as_ref());
     Ok(Found { sources: source.map, cluster, problems })

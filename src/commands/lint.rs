@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, RepoArchive};
 use crate::diag::{Diagnostic, Problems, Span, codes};
-use crate::fetch::{Client, Location, Note, Retries};
+use crate::fetch::{self, ArchiveError, Client, Location, Note, Retries};
 use crate::media::boot_tree;
 use crate::render::prepared::{self, Prepared};
 use crate::repodata::{self, Repodata};
@@ -25,6 +25,29 @@ pub fn prepare<'a>(
 /// Reads the secrets as far as the verb may.
 pub fn secrets(cluster: &Cluster, reach: Reach, problems: &mut Problems) -> Vec<KindSecrets> {
     secrets::read_kinds(cluster, reach, secrets::now_secs(), problems)
+}
+
+/// Archives of packages that are not there or are none; nothing is unpacked.
+pub fn archives(cluster: &Cluster, reach: Reach, problems: &mut Problems) {
+    for (_, archive) in cluster.archives() {
+        let Err(fault) = fetch::look_at_archive(&archive.path) else { continue };
+        let diagnostic = bad_archive(archive, &fault);
+        problems.push(match (&fault, reach) {
+            // The machine that checks may not be the one that has the archive.
+            (ArchiveError::Unreadable(..), Reach::FilesOnly) => Diagnostic {
+                severity: reach.severity(),
+                ..diagnostic.note("`build` needs it and will refuse")
+            },
+            _ => diagnostic,
+        });
+    }
+}
+
+/// An archive of packages that cannot be used.
+pub fn bad_archive(archive: &RepoArchive, fault: &ArchiveError) -> Diagnostic {
+    Diagnostic::error(codes::REPO_ARCHIVE, fault.to_string())
+        .at(archive.path.span)
+        .help(fault.help())
 }
 
 /// Package names nobody knows. EL8's installer asks about a missing package, and nobody is

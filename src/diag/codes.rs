@@ -65,6 +65,7 @@ pub const RESERVED_ADDRESS: Code = Code("NF213");
 pub const RACK: Code = Code("NF214");
 pub const BAD_URL: Code = Code("NF215");
 pub const SERIAL_TWICE: Code = Code("NF216");
+pub const REPO_ARCHIVE: Code = Code("NF217");
 pub const TEMPLATE_SYNTAX: Code = Code("NF301");
 pub const TEMPLATE_VALUE: Code = Code("NF302");
 pub const PARTIAL_CYCLE: Code = Code("NF303");
@@ -216,6 +217,7 @@ pub const MEANINGS: &[Meaning] = &[
     Meaning { code: RACK, title: "racks that do not fit their nodes" },
     Meaning { code: BAD_URL, title: "a URL that cannot be used" },
     Meaning { code: SERIAL_TWICE, title: "a serial number or GUID that two nodes share" },
+    Meaning { code: REPO_ARCHIVE, title: "an archive of packages that cannot be used" },
     Meaning { code: TEMPLATE_SYNTAX, title: "a template that cannot be read" },
     Meaning { code: TEMPLATE_VALUE, title: "a template that names an undefined value" },
     Meaning { code: PARTIAL_CYCLE, title: "templates that include each other in a circle" },

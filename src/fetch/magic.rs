@@ -36,6 +36,16 @@ pub fn is_iso9660(file: &mut (impl Read + Seek)) -> io::Result<bool> {
     Ok(bytes_at(file, 16 * 2048 + 1)? == Some(*b"CD001"))
 }
 
+/// Whether `file` begins like a tar archive with the magic of POSIX or of GNU tar.
+pub fn is_tar(file: &mut (impl Read + Seek)) -> io::Result<bool> {
+    Ok(bytes_at(file, 257)? == Some(*b"ustar"))
+}
+
+/// Whether `file` begins like gzip's output (RFC 1952 §2.3.1).
+pub fn is_gzip(file: &mut (impl Read + Seek)) -> io::Result<bool> {
+    Ok(bytes_at(file, 0)? == Some([0x1f, 0x8b]))
+}
+
 /// The `N` bytes at `offset`, or `None` if the file ends before them.
 fn bytes_at<const N: usize>(
     file: &mut (impl Read + Seek),

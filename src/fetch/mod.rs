@@ -1,7 +1,8 @@
 //! Fetches a release's installer images from a mirror or an ISO into a cache, and knows which
 //! of them are whole.
 //!
-//! Start with [`fetch`]; [`cached`] is what a build asks. Nothing enters the cache before its
+//! Start with [`fetch`]; [`cached`] is what a build asks, and [`ArchiveCache`] for repositories
+//! that come as archives. Nothing enters the cache before its
 //! digest was found right and its first bytes are those of a kernel, an initramfs and so on.
 //! How far a digest can be trusted depends on the [`ImageSource`]:
 //!
@@ -11,6 +12,7 @@
 //! * from an ISO, the digest comes from the `CHECKSUM` file with AlmaLinux's signature, or is
 //!   pinned here: genuine whatever the way. That is the choice for mirrors over plain http.
 
+mod archive;
 mod cache;
 mod checksum;
 mod http;
@@ -38,6 +40,7 @@ use self::part::Part;
 use self::signature::SignatureError;
 use self::treeinfo::TreeInfo;
 
+pub use self::archive::{ArchiveCache, ArchiveError, Unpacked, look as look_at_archive};
 pub use self::cache::{
     Assurance, CachedImage, CachedImages, ImageName, RecordedImage, cached, cached_image,
     default_folder,

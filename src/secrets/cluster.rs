@@ -47,7 +47,8 @@ pub enum Reach {
 }
 
 impl Reach {
-    fn severity(self) -> Severity {
+    /// Of what is not there.
+    pub fn severity(self) -> Severity {
         match self {
             Reach::FilesOnly => Severity::Warning,
             Reach::Everything => Severity::Error,

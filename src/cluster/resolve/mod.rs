@@ -136,7 +136,9 @@ impl<'a> Resolver<'a> {
         nodes::check_addresses(reader, &drafts, &kinds.drafts, &nets, host_of(&boot.url));
         let is_known = |name: &NodeName| self.blocks_of.contains_key(name);
         let (racks, rack_of) = nodes::racks(reader, &self.whole, is_known);
-        let mut daos = sections::daos(reader, &section("daos"), folder);
+        let origin = sections::Origin { boot_url: &boot.url.value, folder: &folder };
+        let mut daos = sections::daos(reader, &section("daos"), &origin);
+        let repos = sections::repos(reader, &self.whole, &origin);
         let nodes = finish_nodes(reader, drafts, &kinds.drafts, rack_of, daos.fault_path.as_ref());
         let mut unknown: BTreeMap<Span, Vec<&NodeName>> = BTreeMap::new();
         for point in daos.access_points.value.iter().chain(&daos.format_by) {
@@ -167,7 +169,7 @@ impl<'a> Resolver<'a> {
             boot,
             daos,
             nets,
-            repos: sections::repos(reader, &self.whole),
+            repos,
             layers: self.overlays_of_layers(reader, &kinds),
             kinds,
             nodes,

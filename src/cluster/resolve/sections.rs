@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use crate::cluster::merge::MergedTable;
 use crate::cluster::model::{
-    Agent, Boot, Certificates, ControlMetadata, Daos, Net, NetKind, OverlayVia, Repo, SecretsVia,
-    Security, Sited,
+    Agent, Boot, Certificates, ControlMetadata, Daos, Net, NetKind, OverlayVia, Repo, RepoArchive,
+    SecretsVia, Security, Sited,
 };
 use crate::cluster::resolve::pools;
 use crate::cluster::resolve::reader::Reader;
@@ -17,6 +17,7 @@ use crate::diag::{Diagnostic, Span, codes};
 use crate::net::Ipv4Net;
 use crate::range::NodeName;
 use crate::toml_doc::Item;
+use crate::tree::TreePath;
 use crate::units::{ByteSize, Seconds};
 
 pub fn boot(reader: &mut Reader, table: &MergedTable<'_>) -> Boot {
@@ -50,12 +51,15 @@ pub fn boot(reader: &mut Reader, table: &MergedTable<'_>) -> Boot {
     }
 }
 
+/// What the sections are read against.
+pub struct Origin<'a> {
+    pub boot_url: &'a str,
+    /// The folder of the file that says what is at the place.
+    pub folder: &'a dyn Fn(Span) -> PathBuf,
+}
+
 /// `[daos]`, except for what depends on the nodes: `format_by` is what the file says.
-pub fn daos(
-    reader: &mut Reader,
-    table: &MergedTable<'_>,
-    folder: impl Fn(Span) -> PathBuf,
-) -> Daos {
+pub fn daos(reader: &mut Reader, table: &MergedTable<'_>, origin: &Origin<'_>) -> Daos {
     let word = TextKind::Word;
     let version = reader.text(table, "version", word);
     let version = reader.or(version, table, "2.6.0".to_owned());
@@ -66,7 +70,7 @@ pub fn daos(
     );
     let certificates = table.table("certificates").and_then(|certificates| {
         let dir = reader.text(certificates, "dir", TextKind::DiskName)?;
-        let dir = Sited { value: folder(dir.span).join(&dir.value), span: dir.span };
+        let dir = Sited { value: (origin.folder)(dir.span).join(&dir.value), span: dir.span };
         Some(Certificates {
             dir,
             days: reader.number(certificates, "days").map_or(1095, |days| days.value),
@@ -83,7 +87,7 @@ pub fn daos(
     let release = versions::find_or_oldest(&version);
     let port = reader.number(table, "port");
     Daos {
-        repo: daos_repo(reader, table, &version),
+        repo: daos_repo(reader, table, &version, origin),
         system_name: reader.or(system_name, table, "daos_server".to_owned()),
         provider: reader.or(provider, table, "ofi+tcp;ofi_rxm".to_owned()),
         access_points,
@@ -170,15 +174,21 @@ fn agent(reader: &mut Reader, table: &MergedTable<'_>) -> Agent {
 
 /// `daos.repo`, or the project's own repository for the version; its packages come with
 /// module_hotfixes, as the pmdk module stream hides DAOS's libpmemobj otherwise.
-fn daos_repo(reader: &mut Reader, table: &MergedTable<'_>, version: &Sited<String>) -> Repo {
+fn daos_repo(
+    reader: &mut Reader,
+    table: &MergedTable<'_>,
+    version: &Sited<String>,
+    origin: &Origin<'_>,
+) -> Repo {
     match table.table("repo") {
-        Some(repo) => self::repo(reader, "daos", repo, true),
+        Some(repo) => self::repo(reader, "daos", repo, true, origin),
         None => Repo {
             id: "daos".to_owned(),
             baseurl: Sited {
                 value: format!("https://packages.daos.io/v{}/EL8/packages/x86_64/", version.value),
                 span: version.span,
             },
+            archive: None,
             gpgcheck: Sited { value: true, span: version.span },
             gpgkey: vec!["https://packages.daos.io/RPM-GPG-KEY-2023".to_owned()],
             module_hotfixes: true,
@@ -188,7 +198,11 @@ fn daos_repo(reader: &mut Reader, table: &MergedTable<'_>, version: &Sited<Strin
     }
 }
 
-pub fn repos(reader: &mut Reader, table: &MergedTable<'_>) -> BTreeMap<String, Repo> {
+pub fn repos(
+    reader: &mut Reader,
+    table: &MergedTable<'_>,
+    origin: &Origin<'_>,
+) -> BTreeMap<String, Repo> {
     let mut repos = BTreeMap::new();
     for (id, inner) in table.tables("repo") {
         let is_id = id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
@@ -203,21 +217,36 @@ pub fn repos(reader: &mut Reader, table: &MergedTable<'_>) -> BTreeMap<String, R
             reader.error(Diagnostic::error(codes::BAD_VALUE, message).at(inner.span).help(help));
             continue;
         }
-        repos.insert(id.to_owned(), repo(reader, id, inner, false));
+        repos.insert(id.to_owned(), repo(reader, id, inner, false, origin));
     }
     repos
 }
 
-fn repo(reader: &mut Reader, id: &str, table: &MergedTable<'_>, hotfixes: bool) -> Repo {
-    let baseurl = reader.text(table, "baseurl", TextKind::Url);
-    if let Some(url) = &baseurl {
+fn repo(
+    reader: &mut Reader,
+    id: &str,
+    table: &MergedTable<'_>,
+    hotfixes: bool,
+    origin: &Origin<'_>,
+) -> Repo {
+    let url = reader.text(table, "baseurl", TextKind::Url);
+    if let Some(url) = &url {
         check_folder_url(reader, url);
     }
+    let archive = archive(reader, table, origin);
+    check_one_source(reader, table);
+    let baseurl = match &archive {
+        Some(archive) => {
+            Sited { value: format!("{}/pxe/repos/{id}/", origin.boot_url), span: archive.path.span }
+        }
+        None => reader.or(url, table, "http://repo.invalid/".to_owned()),
+    };
     let gpgcheck = reader.truth(table, "gpgcheck", true);
     let gpgkey = reader.texts(table, "gpgkey", TextKind::Url);
     Repo {
         id: id.to_owned(),
-        baseurl: reader.or(baseurl, table, "http://repo.invalid/".to_owned()),
+        baseurl,
+        archive,
         gpgcheck,
         gpgkey: gpgkey.into_iter().map(|key| key.value).collect(),
         module_hotfixes: reader.truth(table, "module_hotfixes", hotfixes).value,
@@ -230,6 +259,72 @@ fn repo(reader: &mut Reader, id: &str, table: &MergedTable<'_>, hotfixes: bool) 
     }
 }
 
+/// What the build unpacks; whether it is there is for those to say who touch files.
+fn archive(
+    reader: &mut Reader,
+    table: &MergedTable<'_>,
+    origin: &Origin<'_>,
+) -> Option<RepoArchive> {
+    let folder = archive_folder(reader, table);
+    let item = table.item("archive")?;
+    let text = item.text().filter(|text| !text.contains(char::is_control))?;
+    if text.is_empty() || text.contains("://") {
+        let message = format!("`archive` cannot be \"{text}\"");
+        reader.error(
+            Diagnostic::error(codes::BAD_VALUE, message).at(item.span).help(
+                "write the path of a file here; what is on a web server already is a `baseurl`",
+            ),
+        );
+        return None;
+    }
+    let path = Sited { value: (origin.folder)(item.span).join(text), span: item.span };
+    Some(RepoArchive { path, folder })
+}
+
+fn archive_folder(reader: &mut Reader, table: &MergedTable<'_>) -> Option<String> {
+    let item = table.item("folder")?;
+    let text = item.text()?;
+    if table.item("archive").is_none() {
+        reader.error(
+            Diagnostic::error(codes::BAD_VALUE, "`folder` without `archive`")
+                .at(item.span)
+                .help("name the archive that the folder is in, or take `folder` out"),
+        );
+        return None;
+    }
+    match TreePath::new(text.trim_end_matches('/')) {
+        Ok(path) => Some(path.as_str().to_owned()),
+        Err(_) => {
+            let message = format!("`folder` cannot be \"{}\"", text.escape_debug());
+            reader.error(
+                Diagnostic::error(codes::BAD_VALUE, message)
+                    .at(item.span)
+                    .help("write a path inside the archive, like `RPMS`"),
+            );
+            None
+        }
+    }
+}
+
+/// A repository has one source, which may come from either of two files.
+fn check_one_source(reader: &mut Reader, table: &MergedTable<'_>) {
+    match (table.item("baseurl"), table.item("archive")) {
+        (None, None) => reader.error(
+            Diagnostic::error(codes::MISSING, "neither `baseurl` nor `archive` is given")
+                .at(table.span)
+                .help("add `baseurl = \"http://…/\"`, or `archive = \"FILE.tgz\"` or `.iso`")
+                .note("where the repository's packages are"),
+        ),
+        (Some(url), Some(archive)) => reader.error(
+            Diagnostic::error(codes::GIVEN_TWICE, "`baseurl` and `archive` are both given")
+                .at(archive.span)
+                .also(url.span, "the URL")
+                .help("keep one: what the build unpacks is served from the boot server"),
+        ),
+        _ => {}
+    }
+}
+
 /// dnf and the installer want a folder with repodata/, not what vendors ship it in.
 fn check_folder_url(reader: &mut Reader, url: &Sited<String>) {
     let path = url.value.trim_end_matches('/').to_ascii_lowercase();
@@ -239,8 +334,8 @@ fn check_folder_url(reader: &mut Reader, url: &Sited<String>) {
     let file = path.rsplit('/').next().unwrap_or_default();
     let message = format!("`{file}` is one file; a repository is a folder with repodata/");
     reader.error(Diagnostic::error(codes::BAD_URL, message).at(url.span).help(
-        "mount the ISO or unpack the archive on a web server, and name its folder of packages \
-         (in MLNX_OFED's: RPMS/)",
+        "download it and write `archive = \"FILE\"` instead: the build unpacks it for the boot \
+         server; or unpack it on a web server and name its folder of packages",
     ));
 }
 

@@ -99,7 +99,19 @@ fn of_build(
     let images = build::images(cluster, args.cache.as_deref());
     let boot_programs = build::boot_programs(args.boot_programs.as_deref(), args.cache.as_deref())?;
     let program = build::program(&loaded.source.library)?;
-    let whole = build::everything(&program, &loaded.source, &secrets, &images, &boot_programs);
+    let mut problems = Problems::default();
+    let archives = build::archive_cache(cluster, args.cache.as_deref())?;
+    let repositories = build::repositories(cluster, archives.as_ref(), &mut problems);
+    if problems.has_errors() {
+        report::draw(&problems.into_sorted(), &loaded.source.map, color)?;
+        return Ok(None);
+    }
+    let taken = build::Taken {
+        images: &images,
+        boot_programs: &boot_programs,
+        repositories: &repositories,
+    };
+    let whole = build::everything(&program, &loaded.source, &secrets, &taken);
     let input = BuildInput {
         cluster,
         plan: &plan,
@@ -107,6 +119,7 @@ fn of_build(
         secrets: &secrets,
         images: &images,
         boot_programs: &boot_programs,
+        repositories: &repositories,
         program,
         whole: Some(whole),
     };

@@ -160,13 +160,19 @@ fn check_provider(cluster: &Cluster, findings: &mut Findings<'_>) {
         let name = name.to_ascii_lowercase();
         ["mlnx", "ofed", "doca", "mellanox"].iter().any(|word| name.contains(word))
     };
-    let has_ofed = cluster.repos.iter().any(|(name, repo)| is_ofed(name) || is_ofed(&repo.baseurl));
+    let has_ofed = cluster.repos.iter().any(|(name, repo)| {
+        let source = match &repo.archive {
+            Some(archive) => archive.path.file_name().unwrap_or_default().to_string_lossy(),
+            None => repo.baseurl.as_str().into(),
+        };
+        is_ofed(name) || is_ofed(&source)
+    });
     if needs_ofed(provider) && !has_ofed {
         let message = format!("`{}` without a repository of MLNX_OFED", provider.value);
         findings.push(
             Diagnostic::error(codes::VERBS_WITHOUT_OFED, message)
                 .at(provider.span)
-                .help("add `[repo.mlnx_ofed]` with the `baseurl` of a mirror of its packages")
+                .help("add `[repo.mlnx_ofed]` with its ISO or tarball as `archive`, or the `baseurl` of a mirror")
                 .note("DAOS is validated with MLNX_OFED; EL8's own drivers are not supported"),
         );
     }
