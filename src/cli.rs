@@ -127,8 +127,8 @@ pub struct BuildArgs {
     #[arg(long, value_name = "RANGE")]
     pub only: Option<String>,
 
-    /// Where `fetch` keeps the installer's images. Default: nodeforge in the user's
-    /// cache folder.
+    /// Where `fetch` keeps the installer's images, and build what it unpacks. Default:
+    /// nodeforge in the user's cache folder.
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
 

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-use super::iso::{self, ListedKind};
+use super::iso::{self, IsoError, ListedKind};
 use super::{Note, magic};
 use crate::format::digest::{Digest, DigestWriter};
 use crate::manifest::{FileEntry, is_clean_name};
@@ -52,6 +52,8 @@ pub enum ArchiveError {
     NotAnArchive(PathBuf),
     #[error("{path} is damaged: {fault}", path = .0.display(), fault = .1)]
     Damaged(PathBuf, String),
+    #[error("the names in {} are cut short: it has no Rock Ridge extension", .0.display())]
+    CutNames(PathBuf),
     #[error("{} has no repository metadata: no repodata/repomd.xml is in it", .0.display())]
     NoRepository(PathBuf),
     #[error("{} has no repository in `{folder}`; it has some in {}", archive.display(), listed(there))]
@@ -83,11 +85,16 @@ impl ArchiveError {
             Self::NoRepository(_) => {
                 format!("unpack it, run `createrepo_c` in its folder of packages, then {BY_HAND}")
             }
+            Self::NotInFolder { there, .. } if there[..] == ["."] => {
+                "take `folder` out: the repository is at the archive's top".to_owned()
+            }
             Self::NotInFolder { there, .. } | Self::Several(_, there) => {
                 let example = there.first().map_or("RPMS", String::as_str);
                 format!("choose one, as in `folder = \"{example}\"`")
             }
-            Self::BadEntry { .. } => format!("unpack it by hand, then {BY_HAND}"),
+            Self::BadEntry { .. } | Self::CutNames(_) => {
+                format!("unpack it by hand, then {BY_HAND}")
+            }
             Self::NoRoom { .. } | Self::Cache(..) => {
                 "free some space, or name another folder with `--cache`".to_owned()
             }
@@ -197,7 +204,7 @@ impl ArchiveCache {
         let kind = look(archive)?;
         let unreadable = |fault| ArchiveError::Unreadable(archive.to_owned(), fault);
         let identity = Identity::of(archive, folder).map_err(unreadable)?;
-        let place = self.root.join(&identity.place());
+        let place = self.root.join(identity.place());
         if let Some(unpacked) = read_record(&place, &identity) {
             return Ok(unpacked);
         }
@@ -414,9 +421,12 @@ impl Listing {
     }
 }
 
+/// The folders' names in their order.
 fn names_of(tops: &[&str]) -> Vec<String> {
     let name = |top: &&str| if top.is_empty() { "." } else { top.trim_end_matches('/') }.to_owned();
-    tops.iter().map(name).collect()
+    let mut names: Vec<String> = tops.iter().map(name).collect();
+    names.sort();
+    names
 }
 
 /// What is to be unpacked, by path from the folder that holds repodata/.
@@ -564,7 +574,7 @@ fn walk_tar(archive: &Path, reader: impl Read, take: &mut Take<'_>) -> Result<()
     }
 }
 
-/// Passes bytes on and knows whether the last 512 were zeros, as those of a whole tar archive
+/// Passes bytes on and knows whether the last 1024 were zeros, as those of a whole tar archive
 /// are (POSIX pax, "ustar Interchange Format").
 struct Tail<R> {
     inner: R,
@@ -577,7 +587,7 @@ impl<R> Tail<R> {
     }
 
     fn ends_in_zeros(&self) -> bool {
-        self.n_zeros >= 512
+        self.n_zeros >= 1024
     }
 }
 
@@ -610,8 +620,10 @@ fn walk_iso(
     mut image: impl Read + Seek,
     take: &mut Take<'_>,
 ) -> Result<(), ArchiveError> {
-    let listed = iso::list(&mut image)
-        .map_err(|fault| ArchiveError::Damaged(archive.to_owned(), fault.to_string()))?;
+    let listed = iso::list(&mut image).map_err(|fault| match fault {
+        IsoError::NoRockRidge => ArchiveError::CutNames(archive.to_owned()),
+        fault => ArchiveError::Damaged(archive.to_owned(), fault.to_string()),
+    })?;
     for it in listed {
         let ListedKind::File { offset, length } = it.kind else {
             take(&it.path, Entry::Other(Target::Elsewhere))?;
@@ -743,8 +755,6 @@ mod tests {
                 b"PK\x03\x04 a zip".to_vec(),
                 refused("it is neither a tar archive, plain or gzipped, nor an ISO 9660 image"),
             ),
-            (whole[..1024].to_vec(), refused("it is damaged: it ends too early")),
-            (whole[..1536].to_vec(), refused("it is damaged: it ends too early")),
             (
                 tar(&[("repodata/repomd.xml", FILE, "x"), ("../a", FILE, "y")]),
                 refused("`../a` in it is no clean path inside it"),
@@ -768,6 +778,29 @@ mod tests {
         ] {
             assert_eq!(unpacked(&bytes, None), expected);
         }
+    }
+
+    #[test]
+    fn an_archive_that_was_cut_off_is_refused_wherever_that_was() {
+        let whole = tar(&[("repodata/repomd.xml", FILE, "x"), ("a", FILE, "y")]);
+        // The two files have four blocks of 512 bytes; two of zeros end the archive.
+        for length in (512..=2560).step_by(64) {
+            let fault = unpacked(&whole[..length], None).unwrap_err();
+            assert!(fault.starts_with("it is damaged: "), "{length}: {fault}");
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+        fs::create_dir_all(path("root/repodata")).unwrap();
+        fs::write(path("root/repodata/repomd.xml"), "x").unwrap();
+        fs::write(path("root/z.rpm"), vec![7; 1 << 20]).unwrap();
+        let (iso, root) = (path("a.iso"), path("root"));
+        crate::tool::output_of("xorriso", &["-as", "mkisofs", "-quiet", "-R", "-o", &iso, &root])
+            .unwrap();
+        let whole = fs::read(iso).unwrap();
+        let files = unpacked(&whole, None).unwrap();
+        assert_eq!(files.into_keys().collect::<Vec<_>>(), ["repodata/repomd.xml", "z.rpm"]);
+        let fault = unpacked(&whole[..whole.len() / 2], None).unwrap_err();
+        assert_eq!(fault, "it is damaged: it ends too early");
     }
 
     #[test]
