@@ -97,7 +97,7 @@ impl Changing {
                 let number = self.below(100) as u8 + 10;
                 let fresh = ChangingNode {
                     mac: number,
-                    is_client: number % 2 == 0,
+                    is_client: number.is_multiple_of(2),
                     package: None,
                     kernel_arg: None,
                     serial: None,

@@ -444,7 +444,7 @@ impl Comparison<'_> {
         let sides = [self.old, self.new];
         let mut contents: [Option<Option<Vec<u8>>>; 2] = [None, None];
         for ((side, path), content) in sides.into_iter().zip(paths).zip(&mut contents) {
-            let is_there = |path: &&String| side.manifest().pxe.folder.files.contains_key(*path);
+            let is_there = |path: &&String| side.manifest().pxe.folder.files.contains_key(path);
             if let Some(path) = path.filter(is_there) {
                 *content = Some(side.boot_file(node, path)?);
             }
