@@ -178,14 +178,15 @@ fn changes_are_given_to_scripts_as_json() {
             "consequence": "the engine does not find its targets' data",
         }])
     );
-    assert_eq!(
-        found["groups"],
-        json!([{"nodes": ["node0", "node1"], "changes": [{
-            "what": "/etc/daos/daos_server.yml", "state": "changed", "lines_added": 1,
-            "lines_removed": 1, "old_mode": null, "new_mode": null, "need": "files",
-            "patch": null, "varies": false,
-        }]}])
-    );
+    let changed = |what: &str, n_lines: u32| {
+        json!({
+            "what": what, "state": "changed", "lines_added": n_lines, "lines_removed": n_lines,
+            "old_mode": null, "new_mode": null, "need": "files", "patch": null, "varies": false,
+        })
+    };
+    // What preflight compares the machine with follows from the targets, too.
+    let changes = [changed("/etc/daos/daos_server.yml", 1), changed("/etc/nodeforge/kind.json", 5)];
+    assert_eq!(found["groups"], json!([{"nodes": ["node0", "node1"], "changes": changes}]));
     assert_eq!(found["layers"][0]["name"], "common");
     assert_eq!(found["layers"][0]["changes"][0]["what"], "/etc/hosts");
     assert_eq!(

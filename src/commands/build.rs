@@ -328,8 +328,9 @@ fn describe(built: &Built, args: &BuildArgs, started: Instant) {
             );
         }
         Published::New { generation, n_written, n_reused } => eprintln!(
-            "{}: generation {generation}: {totals}; {n_written} folders written, {n_reused} as before ({seconds:.2} s{})",
+            "{}: generation {generation}: {totals}; {n_written} folder{} written, {n_reused} as before ({seconds:.2} s{})",
             out.display(),
+            if n_written == 1 { "" } else { "s" },
             peak_memory().map_or_else(String::new, |peak| format!(", {} MiB", peak.mib())),
         ),
     }

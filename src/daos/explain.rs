@@ -340,6 +340,11 @@ const TEXTS: &[Text] = &[
         "Correct the URL.",
     ),
     ours(
+        SERIAL_TWICE,
+        "A serial number or GUID belongs to one box or port.",
+        "Correct one of the two.",
+    ),
+    ours(
         REPO_ARCHIVE,
         "The build unpacks `archive` for the boot server: a tar archive, plain or gzipped, or an ISO \
          with Rock Ridge names, which holds a folder with repodata/repomd.xml. Until the file is \
@@ -347,11 +352,6 @@ const TEXTS: &[Text] = &[
         "Correct the path or get the file anew; `folder` chooses among several repositories. Where the \
          archive has no repodata/, unpack it, run `createrepo_c` in its folder of packages, and name \
          that folder on a web server as `baseurl`.",
-    ),
-    ours(
-        SERIAL_TWICE,
-        "A serial number or GUID belongs to one box or port.",
-        "Correct one of the two.",
     ),
     ours(
         TEMPLATE_SYNTAX,

@@ -95,8 +95,7 @@ impl Guest {
         let socket =
             |name: &str| format!("unix:{}/{name},server=on,wait=off", folder.path().display());
         let mut process = support::command("qemu-system-x86_64")
-            // As an Intel: for the AMD that QEMU makes up otherwise, kernels work around
-            // erratum 400 with timers that cost a guest a third of its time.
+            // As an Intel, which is what the IOMMU is.
             .args(["-cpu", "max,vendor=GenuineIntel", "-nodefaults", "-no-reboot", "-nographic"])
             .args(["-serial", "stdio", "-serial", &socket("shell"), "-monitor", "none"])
             .args(["-qmp", &socket("qmp")])

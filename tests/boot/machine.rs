@@ -34,8 +34,8 @@ impl Machine {
     pub fn arguments(&self, disks: &Disks, mac: &str, netdev: &str) -> Vec<String> {
         let half = self.memory_mib / 2;
         let mut words = vec!["-machine q35".to_owned(), format!("-m {}M", half * 2)];
-        // With two sockets the kernel hangs in stop_machine() without an accelerator. One
-        // thread for all of a guest's cores takes a third less time than one for each.
+        // With two sockets the guests' kernel was seen to hang without an accelerator, with one
+        // it boots. One thread for all cores, as hosts have few.
         words.push("-accel tcg,thread=single -smp 4,sockets=1,cores=4,threads=1".to_owned());
         for (node, cpus) in ["0", "1-3"].into_iter().enumerate() {
             words.push(format!("-object memory-backend-ram,id=mem{node},size={half}M,reserve=off"));
