@@ -22,12 +22,12 @@ impl Identity {
         Self(words)
     }
 
-    /// `text` with placeholders for the node's own names.
+    /// `text` with `{name}` and `{mac}` where the node's own names stand.
     pub fn hide(&self, text: &str) -> String {
         let mut hidden = text.to_owned();
-        for (word, placeholder) in &self.0 {
+        for (word, variable) in &self.0 {
             if hidden.contains(word.as_str()) {
-                hidden = replace_word(&hidden, word, placeholder);
+                hidden = replace_word(&hidden, word, variable);
             }
         }
         hidden
