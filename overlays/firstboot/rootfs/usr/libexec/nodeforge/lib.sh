@@ -23,12 +23,18 @@ boot_id() {
     echo "${id:-unknown}"
 }
 
-# A string as JSON writes it. What is not ASCII, and control characters, become blanks.
-json() {
-    local text=$1
-    text=${text//\\/\\\\}
+# Sets a variable to a string as JSON writes it. What is not ASCII, and control characters,
+# become blanks.
+json_into() { # VARIABLE TEXT
+    local text=${2//\\/\\\\}
     text=${text//\"/\\\"}
-    printf '"%s"' "${text//[^ -~]/ }"
+    printf -v "$1" '"%s"' "${text//[^ -~]/ }"
+}
+
+json() { # TEXT
+    local quoted
+    json_into quoted "$1"
+    printf '%s' "$quoted"
 }
 
 # The value of a top-level string of our own indented JSON files, where a whole parser would
