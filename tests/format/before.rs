@@ -53,7 +53,7 @@ fn a_second_run_only_looks() {
 fn without_one_server_the_others_are_not_formatted() {
     let machine = Machine::new().down("node2");
     let run = machine.run();
-    let reason = "waiting for node2 (the server at node2:10001 refused the connection); the others are not formatted without";
+    let reason = "waiting for node2 (the server at node2:10001 refused the connection); nothing is formatted until all servers are there";
     machine.assert_untouched(&run, &[reason, &format!("gave up after 15 min: {reason}")]);
 }
 
