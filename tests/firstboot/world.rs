@@ -69,13 +69,13 @@ impl World {
         let world = Self { folder: support::scratch() };
         copy(&overlay_of(node), &world.root());
         for script in ["usr/libexec/nodeforge/preflight", "usr/sbin/nodeforge-node"] {
-            world.edit(script, "/usr/libexec/platform-python", &python());
+            world.edit(script, "/usr/libexec/platform-python", &support::python());
         }
         fs::create_dir_all(world.path("answers")).unwrap();
         fs::create_dir_all(world.path("bin")).unwrap();
         let shims = support::repository().join("tests/firstboot/shims");
         for tool in TOOLS {
-            symlink(which(tool), world.path("bin").join(tool)).unwrap();
+            symlink(support::program(tool), world.path("bin").join(tool)).unwrap();
         }
         for tool in ANSWERING {
             symlink(shims.join("answer"), world.path("bin").join(tool)).unwrap();
@@ -110,21 +110,30 @@ impl World {
             world.write(&format!("dev/{disk}"), blob());
         }
         fs::create_dir_all(world.path("mnt/daos0")).unwrap();
+        world.add_daos_server();
+        world
+    }
+
+    /// What the package daos-server brings, and the certificates of a server.
+    fn add_daos_server(&self) {
         for (path, owner) in [
             ("daosCA.crt", "root root 644"),
             ("server.crt", "daos_server daos_server 644"),
             ("server.key", "daos_server daos_server 400"),
         ] {
-            world.write(&format!("etc/daos/certs/{path}"), "pem");
-            world.write(&format!("answers/owners/etc/daos/certs/{path}"), owner);
+            self.add_certificate(path, owner);
         }
-        fs::create_dir_all(world.path("etc/daos/certs/clients")).unwrap();
-        world.write("answers/owners/etc/daos/certs/clients", "daos_server daos_server 700");
-        world.write("usr/bin/daos_server_helper", "");
-        world.write("answers/owners/usr/bin/daos_server_helper", "root daos_server 4750");
-        world.answer_packages("daos-server", "2.6.0|RSA/SHA256, Key ID abc|(none)");
-        world.answer("firewall-cmd --list-ports", 0, "10001/tcp 9191/tcp");
-        world
+        fs::create_dir_all(self.path("etc/daos/certs/clients")).unwrap();
+        self.write("answers/owners/etc/daos/certs/clients", "daos_server daos_server 700");
+        self.write("usr/bin/daos_server_helper", "");
+        self.write("answers/owners/usr/bin/daos_server_helper", "root daos_server 4750");
+        self.answer_packages("daos-server", "2.6.0|RSA/SHA256, Key ID abc|(none)");
+        self.answer("firewall-cmd --list-ports", 0, "10001/tcp 9191/tcp");
+    }
+
+    fn add_certificate(&self, path: &str, owner: &str) {
+        self.write(&format!("etc/daos/certs/{path}"), "pem");
+        self.write(&format!("answers/owners/etc/daos/certs/{path}"), owner);
     }
 
     /// srv1 after its first installation.
@@ -155,23 +164,13 @@ impl World {
         fs::create_dir_all(world.path("var/lib/daos")).unwrap();
         // 16 GiB are not to be had everywhere that tests run.
         world.edit("etc/nodeforge/kind.json", "17179869184", "1048576");
-        for (path, owner) in [
-            ("daosCA.crt", "root root 644"),
-            ("server.crt", "daos_server daos_server 644"),
-            ("server.key", "daos_server daos_server 400"),
-            ("agent.crt", "daos_agent daos_agent 644"),
-            ("agent.key", "daos_agent daos_agent 400"),
-        ] {
-            world.write(&format!("etc/daos/certs/{path}"), "pem");
-            world.write(&format!("answers/owners/etc/daos/certs/{path}"), owner);
+        world.add_daos_server();
+        for (path, owner) in
+            [("agent.crt", "daos_agent daos_agent 644"), ("agent.key", "daos_agent daos_agent 400")]
+        {
+            world.add_certificate(path, owner);
         }
-        fs::create_dir_all(world.path("etc/daos/certs/clients")).unwrap();
-        world.write("answers/owners/etc/daos/certs/clients", "daos_server daos_server 700");
-        world.write("usr/bin/daos_server_helper", "");
-        world.write("answers/owners/usr/bin/daos_server_helper", "root daos_server 4750");
-        world.answer_packages("daos-server", "2.6.0|RSA/SHA256, Key ID abc|(none)");
         world.answer_packages("daos-client", "2.6.0|(none)|RSA/SHA256, Key ID abc");
-        world.answer("firewall-cmd --list-ports", 0, "10001/tcp 9191/tcp");
         world
     }
 
@@ -410,19 +409,4 @@ fn copy(from: &Path, to: &Path) {
             fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
         }
     }
-}
-
-fn which(tool: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
-        .map(|folder| folder.join(tool))
-        .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("`{tool}` is missing here"))
-}
-
-/// Python itself, not a wrapper that looks for more programs.
-fn python() -> String {
-    let output = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
-    String::from_utf8(output.expect("python3 is missing here").stdout).unwrap().trim().to_owned()
 }

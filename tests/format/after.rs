@@ -1,7 +1,7 @@
 //! What a format answers, and what is made of it.
 
 use std::io::Read;
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -169,6 +169,20 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Reads what `script` says up to `words`, and returns the rest of it.
+#[track_caller]
+fn wait_for_words(script: &mut Child, words: &str) -> ChildStdout {
+    let mut stdout = script.stdout.take().unwrap();
+    let mut said = String::new();
+    let mut bytes = [0; 4096];
+    while !said.contains(words) {
+        let n_bytes = stdout.read(&mut bytes).unwrap();
+        assert!(n_bytes > 0, "{said}");
+        said.push_str(std::str::from_utf8(&bytes[..n_bytes]).unwrap());
+    }
+    stdout
+}
+
 fn signal(name: &str, pid: u32) {
     let status = Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
     assert!(status.success());
@@ -184,14 +198,8 @@ fn a_running_format_is_not_killed_by_a_stop() {
         let mut script = machine.start(&[]);
         wait_until("the format", || machine.formats() == 1);
         signal(name, script.id());
-        let mut said = String::new();
-        let mut stdout = script.stdout.take().unwrap();
-        let mut bytes = [0; 4096];
-        while !said.contains("asked to stop: dmg is at work and is not interrupted") {
-            let n_bytes = stdout.read(&mut bytes).unwrap();
-            assert!(n_bytes > 0, "{said}");
-            said.push_str(std::str::from_utf8(&bytes[..n_bytes]).unwrap());
-        }
+        let asked = "asked to stop: dmg is at work and is not interrupted";
+        let _stdout = wait_for_words(&mut script, asked);
         assert_eq!(script.try_wait().unwrap(), None);
         std::fs::write(&gate, "").unwrap();
         assert_eq!(script.wait().unwrap().code(), Some(143));
@@ -214,16 +222,11 @@ fn a_format_that_outlived_its_script_is_waited_for() {
     let calls = machine.calls().len();
     // A clock a thousand times as fast: it has to wait for something real.
     let mut second = machine.start(&[("NODEFORGE_TIME_SCALE", "0.001")]);
-    let mut said = String::new();
-    let mut stdout = second.stdout.take().unwrap();
-    let mut bytes = [0; 4096];
-    while !said.contains("waiting: another run, or a dmg that one started, is still at work") {
-        let n_bytes = stdout.read(&mut bytes).unwrap();
-        assert!(n_bytes > 0, "{said}");
-        said.push_str(std::str::from_utf8(&bytes[..n_bytes]).unwrap());
-    }
+    let waits = "waiting: another run, or a dmg that one started, is still at work";
+    let mut stdout = wait_for_words(&mut second, waits);
     assert_eq!(machine.calls().len(), calls, "nobody is asked while it runs");
     std::fs::write(&gate, "").unwrap();
+    let mut said = String::new();
     stdout.read_to_string(&mut said).unwrap();
     assert_eq!(second.wait().unwrap().code(), Some(0), "{said}");
     assert_eq!(machine.formats(), 1);

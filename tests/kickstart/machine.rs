@@ -9,6 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use crate::support;
+
 pub const GIB: u64 = 1 << 30;
 
 /// What lorax 28.14 leaves of coreutils, util-linux and the rest in the installer image
@@ -163,7 +165,7 @@ impl Machine {
             .env("NF_TARGET", self.path("target"))
             .env("NF_PAUSE", "0")
             .env("NF_RETRIES", "1")
-            .env("NF_PYTHON", python())
+            .env("NF_PYTHON", support::python())
             .stdin(Stdio::null())
             .output()
             .unwrap()
@@ -172,7 +174,7 @@ impl Machine {
     fn add_tools(&self) {
         fs::create_dir(self.path("bin")).unwrap();
         for tool in INSTALLER_TOOLS {
-            symlink(which(tool), self.path("bin").join(tool)).unwrap();
+            symlink(support::program(tool), self.path("bin").join(tool)).unwrap();
         }
         let shims = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kickstart/shims");
         for shim in ["blkid", "grubby", "mount", "sleep", "udevadm", "umount"] {
@@ -374,19 +376,4 @@ impl Disk {
         let ends_in_digit = self.name.ends_with(|c: char| c.is_ascii_digit());
         format!("{}{}{number}", self.name, if ends_in_digit { "p" } else { "" })
     }
-}
-
-fn which(tool: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
-        .map(|folder| folder.join(tool))
-        .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("`{tool}` is missing here"))
-}
-
-/// Python itself, not a wrapper that looks for more programs.
-fn python() -> String {
-    let output = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
-    String::from_utf8(output.expect("python3 is missing here").stdout).unwrap().trim().to_owned()
 }

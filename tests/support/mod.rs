@@ -53,6 +53,18 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// Where `program` is that every machine with the tests has; see [`find_program`].
+#[track_caller]
+pub fn program(program: &str) -> PathBuf {
+    find_program(program).unwrap_or_else(|| panic!("`{program}` is missing here"))
+}
+
+/// Python itself, not a wrapper that looks for more programs.
+pub fn python() -> String {
+    let output = command("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+    String::from_utf8(output.expect("python3 is missing here").stdout).unwrap().trim().to_owned()
+}
+
 /// The name under which [`lacks`] looks for the kernel that boot tests start.
 pub const KERNEL: &str = "the guest kernel";
 
