@@ -51,6 +51,7 @@ pub mod output;
 pub mod progress;
 pub mod repodata;
 pub mod secrets;
+pub mod serve;
 pub mod source;
 pub mod tool;
 

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::ops::Index;
 use std::sync::Arc;
 
@@ -174,6 +175,52 @@ pub struct NodeEntry {
     /// The release of AlmaLinux it installs.
     pub release: String,
     pub folder: Folder,
+    /// What the boot server needs to know; `None` in trees of versions that did not serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<NodeBoot>,
+}
+
+/// How a node boots, as far as nothing secret is needed for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeBoot {
+    /// The address of its boot NIC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    /// The version of DAOS that it serves with; `None` of a node that is no server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daos: Option<String>,
+    /// The installer's kernel arguments, as its boot menus have them.
+    pub arguments: String,
+    /// How its boot loaders hand over to the disk, as the cluster file calls it.
+    pub disk_boot: String,
+    /// Whether its secrets are fetched with a token.
+    pub needs_token: bool,
+}
+
+/// What the boot server needs to know of the whole cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterBoot {
+    /// Where the nodes look for the boot tree, without a slash at the end.
+    pub url: String,
+    /// The DNS domain of the nodes; empty if there is none.
+    pub domain: String,
+    /// Those that are given by address.
+    pub ntp: Vec<Ipv4Addr>,
+    /// The subnets that nodes boot from, in the order of their names.
+    pub nets: Vec<BootNet>,
+}
+
+/// A subnet that nodes boot from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootNet {
+    pub name: String,
+    pub network: Ipv4Addr,
+    pub netmask: Ipv4Addr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
 }
 
 /// What firmware and boot loaders get.
@@ -207,6 +254,9 @@ pub struct Manifest {
     pub nodes: BTreeMap<String, NodeEntry>,
     pub layers: BTreeMap<String, Folder>,
     pub pxe: PxeEntry,
+    /// `None` in trees of versions that did not serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<ClusterBoot>,
     /// Files that belong to the generation itself, by path from its root.
     pub files: BTreeMap<String, FileEntry>,
 }
@@ -223,6 +273,7 @@ impl Manifest {
             nodes: BTreeMap::new(),
             layers: BTreeMap::new(),
             pxe: PxeEntry { folder: Folder::of(BTreeMap::new()), pending: BTreeSet::new() },
+            boot: None,
             files: BTreeMap::new(),
         }
     }
@@ -456,6 +507,7 @@ mod tests {
             macs: vec!["52:54:00:03:00:11".into()],
             release: "8.9".into(),
             folder: Folder::of(files([("kickstart.ks", "text\n")])),
+            boot: None,
         };
         manifest.nodes.insert("node0".into(), node);
         manifest.layers.insert("common".into(), Folder::of(files([("layer.tar.gz", "c")])));

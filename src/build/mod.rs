@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use crate::cluster::{Cluster, Node, OverlayVia, SecretsVia};
+use crate::cluster::{Cluster, Kind, Node, OverlayVia, SecretsVia};
 use crate::diag::{Diagnostic, codes};
 use crate::fetch::{CachedImages, Unpacked};
 use crate::format::digest::{Beginning, Digest};
@@ -181,6 +181,7 @@ pub fn build(
         manifest.nodes.insert(node.name, node.entry);
     }
     manifest.pxe = build_boot_tree(input, &output, &known, &made_from)?;
+    manifest.boot = Some(boot_tree::cluster_boot(input.cluster));
     // As the publication lists it; it is counted with the others here.
     manifest.files.insert(LAYER_SUMS.to_owned(), FileEntry::of(sums.as_bytes()));
     let changes = output.current().map(|current| ChangedNodes::between(current, &manifest));
@@ -397,6 +398,16 @@ fn entry(input: &BuildInput<'_>, node: &Node, folder: Folder) -> NodeEntry {
         macs: macs.map(|mac| mac.to_string()).collect(),
         release: kind.os.release.value.clone(),
         folder,
+        boot: boot_tree::node_boot(input.cluster, node, stage2(input, kind)),
+    }
+}
+
+/// Where nodes of this kind load the installer's second stage from.
+fn stage2(input: &BuildInput<'_>, kind: &Kind) -> Stage2 {
+    let images = input.images.get(&kind.os.release.value);
+    match images.is_some_and(|images| images.install_img.is_some()) {
+        true => Stage2::BootServer,
+        false => Stage2::Mirror,
     }
 }
 
@@ -594,10 +605,7 @@ fn build_boot_tree(
         {
             return Ok(());
         }
-        let release = &input.cluster.kind_of(node).os.release.value;
-        let has_stage2 =
-            input.images.get(release).is_some_and(|images| images.install_img.is_some());
-        let stage2 = if has_stage2 { Stage2::BootServer } else { Stage2::Mirror };
+        let stage2 = stage2(input, input.cluster.kind_of(node));
         let files = boot_tree::node_files(templates, input.cluster, node, stage2);
         for (name, text) in files.map_err(template_problem)? {
             add(&name, &text)?;

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::cluster::{Cluster, DiskBoot, Kind, Node, OverlayVia, SecretsVia};
+use crate::cluster::{Cluster, DiskBoot, Kind, Net, Node, OverlayVia, SecretsVia};
+use crate::manifest::{BootNet, ClusterBoot, NodeBoot};
 use crate::net::MacAddr;
 use crate::render::install;
 use crate::render::template::{TemplateError, Templates};
@@ -141,6 +142,109 @@ fn installer_arguments(
     words.join(" ")
 }
 
+/// What the boot server needs to know of a node; `None` without a MAC address.
+pub fn node_boot(cluster: &Cluster, node: &Node, stage2: Stage2) -> Option<NodeBoot> {
+    let kind = cluster.kind_of(node);
+    let mac = cluster.boot_mac(node)?;
+    Some(NodeBoot {
+        address: cluster.primary_address(node),
+        rack: node.rack.clone(),
+        daos: kind.is_server().then(|| cluster.daos.version.value.clone()),
+        arguments: installer_arguments(cluster, kind, node, mac, stage2),
+        disk_boot: disk_boot_name(kind.hw.disk_boot).to_owned(),
+        needs_token: cluster.boot.secrets.value == SecretsVia::Token
+            && install::has_secrets(cluster, kind),
+    })
+}
+
+/// What the boot server needs to know of the cluster.
+pub fn cluster_boot(cluster: &Cluster) -> ClusterBoot {
+    ClusterBoot {
+        url: cluster.boot.url.value.clone(),
+        domain: cluster.domain.clone(),
+        ntp: cluster.ntp.iter().filter_map(|server| server.parse().ok()).collect(),
+        nets: boot_nets(cluster)
+            .map(|net| BootNet {
+                name: net.name.clone(),
+                network: net.subnet.network(),
+                netmask: net.subnet.netmask(),
+                gateway: net.gateway.as_ref().map(|gateway| gateway.value),
+                dns: net.dns.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// The words of `disk_boot` in the cluster file.
+const DISK_BOOTS: [(DiskBoot, &str); 4] = [
+    (DiskBoot::Exit, "exit"),
+    (DiskBoot::ExitFail, "exit 1"),
+    (DiskBoot::Sanboot, "sanboot"),
+    (DiskBoot::Chain, "chain"),
+];
+
+fn disk_boot_name(disk_boot: DiskBoot) -> &'static str {
+    let name = DISK_BOOTS.iter().find(|(known, _)| *known == disk_boot);
+    name.expect("the table has every one").1
+}
+
+/// A boot loader that is told by a script what to boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loader {
+    Pxelinux,
+    Grub,
+    Ipxe,
+}
+
+impl Loader {
+    /// In the order of [`node_paths`].
+    pub const ALL: [Self; 3] = [Self::Pxelinux, Self::Grub, Self::Ipxe];
+}
+
+/// The script that boots from disk. `disk_boot` is [`NodeBoot`]'s; what nobody knows is
+/// `exit`.
+pub fn disk_script(loader: Loader, node: &str, disk_boot: &str) -> String {
+    let known = DISK_BOOTS.iter().find(|(_, name)| *name == disk_boot);
+    let disk_boot = known.map_or(DiskBoot::Exit, |(known, _)| *known);
+    match loader {
+        Loader::Pxelinux => format!(
+            "# {node} boots from disk.\nDEFAULT disk\nPROMPT 0\nTIMEOUT 10\n\nLABEL disk\n  LOCALBOOT {}\n",
+            localboot(disk_boot)
+        ),
+        Loader::Grub => format!(
+            "# {node} boots from disk.\nset default=0\nset timeout=0\n\n\
+             menuentry 'Boot {node} from disk' {{\n{}\n}}\n",
+            grub_disk(disk_boot)
+        ),
+        Loader::Ipxe => {
+            format!("#!ipxe\necho nodeforge: {node} boots from disk\n{}\n", ipxe_disk(disk_boot))
+        }
+    }
+}
+
+/// The script that shows `message` and goes no further until a person comes. All but letters,
+/// digits and harmless marks is left out of the message: it stands in three languages.
+pub fn halt_script(loader: Loader, node: &str, message: &str) -> String {
+    let is_harmless = |c: &char| c.is_ascii_alphanumeric() || " .,:;/()+=_-".contains(*c);
+    let message: String = message.chars().filter(is_harmless).collect();
+    match loader {
+        Loader::Pxelinux => format!(
+            "# {node} waits for a person.\nSAY nodeforge: {node}: {message}\nSAY Waiting for a person; Enter boots from disk.\n\
+             DEFAULT disk\nPROMPT 1\nTIMEOUT 0\n\nLABEL disk\n  LOCALBOOT -1\n"
+        ),
+        Loader::Grub => format!(
+            "# {node} waits for a person.\nset timeout=-1\n\n\
+             menuentry 'nodeforge: {node}: {message}' {{\n  true\n}}\n\n\
+             menuentry 'Boot from disk' {{\n  exit\n}}\n"
+        ),
+        Loader::Ipxe => format!(
+            "#!ipxe\n:halt\necho nodeforge: {node}: {message}\n\
+             echo Waiting for a person; restart the machine when the cause is gone.\n\
+             sleep 60\ngoto halt\n"
+        ),
+    }
+}
+
 /// Whether the kickstart of such a node, and what is made with it, is itself secret.
 pub fn holds_secrets(cluster: &Cluster, kind: &Kind) -> bool {
     cluster.boot.secrets.value == SecretsVia::Embedded && install::has_secrets(cluster, kind)
@@ -266,14 +370,17 @@ fn hosts(cluster: &Cluster) -> Vec<Host<'_>> {
 }
 
 /// The subnets of the addresses that nodes boot with.
-fn ranges(cluster: &Cluster) -> Vec<Range> {
+fn boot_nets(cluster: &Cluster) -> impl Iterator<Item = &Net> {
     let nets: BTreeSet<&str> = cluster
         .kinds
         .iter()
         .filter_map(|kind| Some(kind.hw.nics[kind.primary_nic()?].net.as_ref()?.value.as_str()))
         .collect();
-    nets.into_iter()
-        .filter_map(|name| cluster.nets.get(name))
+    nets.into_iter().filter_map(|name| cluster.nets.get(name))
+}
+
+fn ranges(cluster: &Cluster) -> Vec<Range> {
+    boot_nets(cluster)
         .map(|net| Range {
             name: net.name.clone(),
             network: net.subnet.network().to_string(),

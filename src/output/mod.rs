@@ -34,6 +34,7 @@ use crate::units::ByteSize;
 
 mod disk;
 mod generations;
+mod hold;
 mod inputs;
 mod publish;
 mod rollback;
@@ -42,13 +43,14 @@ mod sweep;
 mod verify;
 
 pub use generations::{ListedGeneration, Stored, generations};
+pub use hold::{Held, current, hold, hold_current, store_path};
 pub use inputs::Inputs;
 pub use publish::Published;
 pub use rollback::{RolledBack, rollback};
 pub use stage::{Contents, Filling, NewFile};
 pub use verify::{Secrets, Verification, WrongMode, verify};
 
-/// How many generations stay; the current one stays in any case.
+/// How many generations stay; the current one stays in any case, and those that a server holds.
 pub const N_KEPT_GENERATIONS: usize = 5;
 
 const MARKER: &str = ".nodeforge";

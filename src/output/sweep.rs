@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 
 use crate::format::digest::Digest;
 use crate::output::disk::{self, named};
+use crate::output::hold;
 use crate::output::{CURRENT, GENERATIONS, N_KEPT_GENERATIONS, STAGING, STORE, generation_number};
 
-/// Removes generations beyond the last few (never the current one), folders of the store
+/// Removes generations beyond the last few (never the current one, nor one that is held), folders of the store
 /// that no generation refers to, and the staging folder.
 ///
 /// A build makes its staging folder before it puts anything into the store and removes it
@@ -35,7 +36,14 @@ fn old_generations(root: &Path) -> Result<()> {
     let current = fs::read_link(root.join(CURRENT)).unwrap_or_default();
     let is_current = |number: u64| current.file_name() == Some(OsStr::new(&number.to_string()));
     let mut old = numbers.into_iter().skip(N_KEPT_GENERATIONS).filter(|it| !is_current(*it));
-    old.try_for_each(|number| discard(root, &generations.join(number.to_string())))
+    old.try_for_each(|number| {
+        let path = generations.join(number.to_string());
+        // Locked until it is gone, so that nobody takes hold of it half removed.
+        match hold::lock_alone(&path)? {
+            Some(_lock) => discard(root, &path),
+            None => Ok(()),
+        }
+    })
 }
 
 /// Removes the folders of the store that no generation links to.

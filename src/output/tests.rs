@@ -52,6 +52,7 @@ fn node_entry(folder: Folder) -> NodeEntry {
         macs: vec![],
         release: "8.9".into(),
         folder,
+        boot: None,
     }
 }
 

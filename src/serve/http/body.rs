@@ -1,0 +1,153 @@
+//! What is sent: bytes at once, a file in pieces, or events as they come.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::serve::Server;
+
+/// What all downloads together may have in memory.
+const DOWNLOAD_MEMORY: u64 = 8 << 20;
+
+/// How much of a file is read at once, at least and at most.
+const PIECE: (u64, u64) = (16 << 10, 256 << 10);
+
+pub enum Body {
+    Whole(Option<Bytes>),
+    File(FileBody),
+    Events(mpsc::Receiver<Bytes>),
+}
+
+impl Body {
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes))
+    }
+
+    /// `length` bytes of `file` from `start` on. A small part comes at once, as it is in the
+    /// page cache as a rule; of a large one threads read piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read.
+    pub fn of_file(server: &Arc<Server>, mut file: File, start: u64, length: u64) -> io::Result<Self> {
+        if start > 0 {
+            file.seek(SeekFrom::Start(start))?;
+        }
+        if length <= PIECE.0 {
+            return Ok(Self::whole(read_piece(&mut file, length)?));
+        }
+        server.counts.downloads.fetch_add(1, Ordering::Relaxed);
+        Ok(Self::File(FileBody {
+            server: Arc::clone(server),
+            left: length,
+            reading: Reading::Idle(Some(file)),
+        }))
+    }
+}
+
+pub struct FileBody {
+    server: Arc<Server>,
+    left: u64,
+    reading: Reading,
+}
+
+enum Reading {
+    /// `None` only while the file is with the thread that reads.
+    Idle(Option<File>),
+    Busy(JoinHandle<io::Result<(File, Bytes)>>),
+}
+
+impl FileBody {
+    /// Many downloads share the memory of a few.
+    fn piece(&self) -> u64 {
+        let n_downloads = self.server.counts.downloads.load(Ordering::Relaxed).max(1);
+        (DOWNLOAD_MEMORY / n_downloads).clamp(PIECE.0, PIECE.1).min(self.left)
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        if let Reading::Idle(file) = &mut self.reading {
+            let Some(mut file) = file.take() else { return Poll::Ready(None) };
+            let piece = self.piece();
+            self.reading = Reading::Busy(spawn_blocking(move || {
+                let bytes = read_piece(&mut file, piece)?;
+                Ok((file, bytes))
+            }));
+        }
+        let Reading::Busy(reading) = &mut self.reading else { return Poll::Ready(None) };
+        let outcome = ready!(Pin::new(reading).poll(context));
+        match outcome.map_err(io::Error::other).flatten() {
+            Ok((file, bytes)) => {
+                self.reading = Reading::Idle(Some(file));
+                self.left -= bytes.len() as u64;
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            Err(fault) => {
+                self.reading = Reading::Idle(None);
+                Poll::Ready(Some(Err(fault)))
+            }
+        }
+    }
+}
+
+impl Drop for FileBody {
+    fn drop(&mut self) {
+        self.server.counts.downloads.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Exactly `length` bytes: a file that ends before is not what was promised.
+fn read_piece(file: &mut File, length: u64) -> io::Result<Bytes> {
+    let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(io::Error::other)?);
+    file.take(length).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 == length {
+        true => Ok(bytes.into()),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let polled = match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            Self::File(file) => file.poll_piece(context),
+            Self::Events(events) => events.poll_recv(context).map(|bytes| bytes.map(Ok)),
+        };
+        polled.map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::File(file) => file.left == 0,
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::File(file) => SizeHint::with_exact(file.left),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! HTTP: connections, limits, and which request goes where.
+//!
+//! Everything a stranger can make us hold is bounded: connections, header bytes and the time
+//! they may take, bodies, and how long a reader may stand still.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::net::MacAddr;
+use crate::serve::http::body::Body;
+use crate::serve::http::patient::Patient;
+use crate::serve::{Asker, Refusal, Server};
+
+mod api;
+mod body;
+mod events;
+mod files;
+mod patient;
+
+/// How long a connection may take for its headers, and stand idle between requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long TLS may take to agree.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a reader may take nothing at all.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Request line and headers together.
+const MAX_HEADER_BYTES: usize = 16 << 10;
+
+/// The page, all in one file.
+const PAGE: &str = include_str!("../page/index.html");
+
+/// How HTTP is served.
+pub struct Settings {
+    pub tls: Option<TlsAcceptor>,
+    /// The path of `boot.url`, without a slash at the end: empty for most.
+    pub prefix: String,
+    pub max_connections: usize,
+}
+
+/// Serves until `stop` says true, then finishes what is being sent.
+///
+/// # Errors
+///
+/// Fails if the listener does.
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    settings: Arc<Settings>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let slots = Arc::new(Semaphore::new(settings.max_connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let slot = Arc::clone(&slots).acquire_owned().await?;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            // Out of file descriptors, or gone before it was accepted: others may do better.
+            Err(fault) => {
+                eprintln!("warning: accepting a connection: {fault}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Small answers to machines that wait for them must not wait for more.
+        _ = stream.set_nodelay(true);
+        let (server, settings, stop) = (Arc::clone(&server), Arc::clone(&settings), stop.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            match &settings.tls {
+                None => talk(server, &settings, stream, peer, stop).await,
+                Some(tls) => {
+                    let agreed = tokio::time::timeout(TLS_TIMEOUT, tls.accept(stream)).await;
+                    if let Ok(Ok(stream)) = agreed {
+                        talk(server, &settings, stream, peer, stop).await;
+                    }
+                }
+            }
+        });
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// One connection, to its end.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    server: Arc<Server>,
+    settings: &Arc<Settings>,
+    stream: S,
+    peer: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
+    let stream = TokioIo::new(Patient::new(stream, WRITE_TIMEOUT));
+    let until_stop = stop.clone();
+    let service = service_fn(move |request| {
+        let (server, settings) = (Arc::clone(&server), Arc::clone(settings));
+        let stop = until_stop.clone();
+        async move { Ok::<_, std::convert::Infallible>(answer(&server, &settings, request, peer.ip(), stop).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(stream, service);
+    let mut connection = std::pin::pin!(connection);
+    let is_over = tokio::select! {
+        // What goes wrong on a connection is between its two ends.
+        _ = connection.as_mut() => true,
+        _ = stop.wait_for(|stop| *stop) => false,
+    };
+    if !is_over {
+        connection.as_mut().graceful_shutdown();
+        _ = connection.await;
+    }
+}
+
+async fn answer(
+    server: &Arc<Server>,
+    settings: &Settings,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    stop: watch::Receiver<bool>,
+) -> Response<Body> {
+    server.counts.requests.fetch_add(1, Ordering::Relaxed);
+    let Some(path) = path_of(request.uri().path(), &settings.prefix) else {
+        return refused(&Refusal::Unknown);
+    };
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let response = match path.as_str() {
+        "events" if request.method() == Method::POST => events::take(server, request).await,
+        "events" => only("POST"),
+        _ if !is_read => only("GET, HEAD"),
+        "" => text("text/html; charset=utf-8", PAGE),
+        "metrics" => api::metrics(server),
+        "api/v1/cluster" => api::cluster(server),
+        "api/v1/nodes" => api::nodes(server),
+        "api/v1/failures" => api::failures(server),
+        "api/v1/events" => api::events(server, stop),
+        path => match path.strip_prefix("api/v1/nodes/") {
+            Some(node) => api::node(server, node),
+            None => files::send(server, path, &request, peer).await,
+        },
+    };
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        server.counts.refused.fetch_add(1, Ordering::Relaxed);
+    }
+    response
+}
+
+/// The path below `boot.url` that is asked for: decoded (RFC 3986 §2.1), without slashes at its
+/// start, as boot loaders put some there. It is a key for the manifest and nothing more.
+fn path_of(path: &str, prefix: &str) -> Option<String> {
+    let rest = path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+    let mut bytes = Vec::with_capacity(rest.len());
+    let mut left = rest.trim_start_matches('/').bytes();
+    while let Some(byte) = left.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [left.next()?, left.next()?];
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    let path = String::from_utf8(bytes).ok()?;
+    Some(path.replace("//", "/"))
+}
+
+/// What follows `Authorization: Bearer` (RFC 6750 §2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Of `X-RHN-Provisioning-MAC-0: eth0 52:54:00:12:34:56`, one for each NIC, which anaconda
+/// sends with `inst.ks.sendmac`.
+fn provisioning_macs(headers: &HeaderMap) -> Vec<MacAddr> {
+    let named = headers.iter().filter(|(name, _)| {
+        name.as_str().starts_with("x-rhn-provisioning-mac-")
+    });
+    let mac = |value: &HeaderValue| value.to_str().ok()?.split_whitespace().last()?.parse().ok();
+    named.filter_map(|(_, value)| mac(value)).collect()
+}
+
+fn asker<'a>(headers: &'a HeaderMap, method: &Method, peer: IpAddr) -> Asker<'a> {
+    Asker {
+        address: Some(peer.to_canonical()),
+        macs: provisioning_macs(headers),
+        token: bearer(headers),
+        protocol: "http",
+        only_looks: *method == Method::HEAD,
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::whole(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn text(content_type: &'static str, body: &'static str) -> Response<Body> {
+    respond(StatusCode::OK, content_type, body)
+}
+
+fn only(methods: &'static str) -> Response<Body> {
+    let mut response =
+        respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", format!("only {methods}\n"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn refused(refusal: &Refusal) -> Response<Body> {
+    let status = match refusal {
+        Refusal::Unknown => StatusCode::NOT_FOUND,
+        Refusal::NoToken(_) => StatusCode::UNAUTHORIZED,
+        Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
+        Refusal::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = respond(status, "text/plain; charset=utf-8", format!("{refusal}\n"));
+    let headers = response.headers_mut();
+    match refusal {
+        Refusal::NotReady(_) => _ = headers.insert(RETRY_AFTER, HeaderValue::from_static("2")),
+        Refusal::NoToken(_) => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        _ => {}
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_and_never_resolved() {
+        for (asked, prefix, path) in [
+            ("/pxe/boot.ipxe", "", Some("pxe/boot.ipxe")),
+            ("//pxe//boot.ipxe", "", Some("pxe/boot.ipxe")),
+            ("/boot/pxe/boot.ipxe", "/boot", Some("pxe/boot.ipxe")),
+            ("/bootpxe/boot.ipxe", "/boot", None),
+            ("/pxe/repos/a/x%2By.rpm", "", Some("pxe/repos/a/x+y.rpm")),
+            ("/pxe/../secret/node0.tar.gz", "", Some("pxe/../secret/node0.tar.gz")),
+            ("/%2e%2e/etc/shadow", "", Some("../etc/shadow")),
+            ("/%zz", "", None),
+            ("/%c", "", None),
+            ("/%ff", "", None),
+            ("/", "", Some("")),
+        ] {
+            assert_eq!(path_of(asked, prefix).as_deref(), path, "{asked}");
+        }
+    }
+
+    #[test]
+    fn macs_and_tokens_are_read_from_the_headers() {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer abc"));
+        headers.insert(
+            "X-RHN-Provisioning-MAC-0",
+            HeaderValue::from_static("eth0 52:54:00:12:34:56"),
+        );
+        headers.insert("X-RHN-Provisioning-MAC-1", HeaderValue::from_static("ib0 80:00:02"));
+        assert_eq!(bearer(&headers), Some("abc"));
+        assert_eq!(provisioning_macs(&headers), ["52:54:00:12:34:56".parse().unwrap()]);
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic abc"));
+        assert_eq!(bearer(&headers), None);
+    }
+}

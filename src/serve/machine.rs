@@ -1,0 +1,412 @@
+//! What becomes of a node: one record a node, and what each event makes of it. Pure, so that
+//! thousands of reboots with crashes and lost reports can be played through in a test.
+//!
+//! ```text
+//! unknown ─arm─► armed ─boot script─► installing ─%post─► installed ─► firstboot ─► ready
+//!    ▲             │                       │                  any of the last four ─► failed
+//!    └──disarm, expiry                     └─ too often: failed, and it halts
+//! ```
+//!
+//! A grant is the permission to install once. Its number is on the kernel line of the installer
+//! and ends on the node's disk, where `%pre` finds it: so a report that never arrives costs a
+//! boot of the installer, never an installation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::digest::Digest;
+
+/// Seconds since the Unix epoch.
+pub type Time = i64;
+
+/// Boot scripts that are asked for within this many seconds are those of one boot: no
+/// machine gets through its firmware twice in that time, and boot loaders ask twice.
+pub const SAME_BOOT_SECS: Time = 15;
+
+/// How far a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Never installed from here, as far as is known.
+    Unknown,
+    /// Gets the installer at its next network boot.
+    Armed,
+    /// Was given the installer.
+    Installing,
+    /// `%post` has ended.
+    Installed,
+    /// Its first boot, or a later one, is at work.
+    Firstboot,
+    Ready,
+    Failed,
+}
+
+impl State {
+    /// In the order in which a node goes through them.
+    pub const ALL: [Self; 7] = [
+        Self::Unknown,
+        Self::Armed,
+        Self::Installing,
+        Self::Installed,
+        Self::Firstboot,
+        Self::Ready,
+        Self::Failed,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Armed => "armed",
+            Self::Installing => "installing",
+            Self::Installed => "installed",
+            Self::Firstboot => "firstboot",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+        }
+    }
+
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+}
+
+/// The permission to install a node once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Higher than every earlier one; at most 18 digits.
+    pub id: u64,
+    pub armed: Time,
+    pub expires: Time,
+    /// Gives up DAOS's filesystems too.
+    pub wipe_daos: bool,
+    /// Gives up what else is on the install disk.
+    pub overwrite: bool,
+    /// The version of DAOS that it was given for; `None` of a node that is no server.
+    pub daos: Option<String>,
+    /// Digests of the two tokens.
+    pub secret: Digest,
+    pub event: Digest,
+    /// How often the installer was started with it.
+    pub attempts: u32,
+    pub last_attempt: Time,
+    /// The node was heard of since its last attempt began.
+    pub is_heard: bool,
+    /// The state to go back to if it is never used.
+    pub before: State,
+    /// The generation that the running attempt installs.
+    pub generation: u64,
+}
+
+/// What an installation that ended left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    pub grant: u64,
+    pub daos: Option<String>,
+    /// The digest of the token that this installation reports with.
+    pub event: Digest,
+}
+
+/// All that is remembered of one node, but its timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub state: State,
+    pub since: Time,
+    pub reason: Option<String>,
+    /// What it was at when it was last heard of.
+    pub step: String,
+    pub grant: Option<Grant>,
+    pub installed: Option<Installed>,
+    /// The highest number of a grant ever given to it.
+    pub last_grant: u64,
+    /// The boot of the installed system that its last event came from.
+    pub boot_id: String,
+    /// The step that made this boot a failed one.
+    pub failed_step: String,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            state: State::Unknown,
+            since: 0,
+            reason: None,
+            step: String::new(),
+            grant: None,
+            installed: None,
+            last_grant: 0,
+            boot_id: String::new(),
+            failed_step: String::new(),
+        }
+    }
+}
+
+/// What a machine that asks over the network is to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    Install(Install),
+    Disk,
+    /// Nothing, until a person comes.
+    Halt {
+        message: String,
+    },
+}
+
+/// What an installation says on its kernel line, besides the tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    pub grant: u64,
+    pub wipe_daos: bool,
+    pub overwrite: bool,
+}
+
+/// What a server holds for all nodes alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How often the installer is started with one grant.
+    pub attempts: u32,
+}
+
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `%pre`, `%post` or `%onerror`.
+    Installer,
+    /// The installed system.
+    Node,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub origin: Origin,
+    pub step: String,
+    pub state: String,
+    pub message: String,
+    /// Empty from the installer.
+    pub boot_id: String,
+}
+
+/// Why a node cannot be armed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArmError {
+    #[error("it is being installed: disarm it first")]
+    Installing,
+}
+
+impl Record {
+    fn enter(&mut self, state: State, now: Time) {
+        if self.state != state {
+            self.state = state;
+            self.since = now;
+        }
+    }
+
+    /// Gives the node `grant`, in place of one that it has not used.
+    ///
+    /// # Errors
+    ///
+    /// Fails while the installer runs on it.
+    pub fn arm(&mut self, grant: Grant, now: Time) -> Result<(), ArmError> {
+        if self.state == State::Installing {
+            return Err(ArmError::Installing);
+        }
+        let before = match &self.grant {
+            Some(unused) if unused.attempts == 0 => unused.before,
+            _ => self.state,
+        };
+        self.last_grant = grant.id;
+        self.grant = Some(Grant { before, ..grant });
+        self.reason = None;
+        self.step = "armed".to_owned();
+        self.enter(State::Armed, now);
+        Ok(())
+    }
+
+    /// Takes the grant away; whether there was one.
+    pub fn disarm(&mut self, now: Time) -> bool {
+        self.end_grant("disarmed", now)
+    }
+
+    /// Takes away a grant whose time is over; whether there was one.
+    pub fn expire(&mut self, now: Time) -> bool {
+        self.grant.as_ref().is_some_and(|grant| now >= grant.expires)
+            && self.end_grant("its grant expired", now)
+    }
+
+    fn end_grant(&mut self, why: &str, now: Time) -> bool {
+        let Some(grant) = self.grant.take() else { return false };
+        if grant.attempts == 0 {
+            self.reason = None;
+            self.step = why.to_owned();
+            self.enter(grant.before, now);
+        } else {
+            // Its token stays: what the machine has to say is still of interest.
+            self.installed =
+                Some(Installed { grant: grant.id, daos: grant.daos, event: grant.event });
+            self.reason = Some(format!("{why} before the installation ended"));
+            self.enter(State::Failed, now);
+        }
+        true
+    }
+
+    /// What the node would get if it asked now. Changes nothing.
+    ///
+    /// `daos` is the version in the boot tree, of a server.
+    pub fn boot(&self, daos: Option<&str>, limits: Limits, now: Time) -> Boot {
+        let Some(grant) = self.grant.as_ref().filter(|grant| now < grant.expires) else {
+            return Boot::Disk;
+        };
+        if let (Some(wanted), Some(there)) = (&grant.daos, daos)
+            && wanted != there
+        {
+            return Boot::Halt {
+                message: format!(
+                    "armed for DAOS {wanted}, but the boot tree has {there}: disarm, and arm all servers"
+                ),
+            };
+        }
+        if grant.attempts >= limits.attempts && !self.is_same_boot(grant, now) {
+            return Boot::Halt {
+                message: format!(
+                    "the installation did not end {} times: look for the cause, then arm again",
+                    grant.attempts
+                ),
+            };
+        }
+        Boot::Install(Install {
+            grant: grant.id,
+            wipe_daos: grant.wipe_daos,
+            overwrite: grant.overwrite,
+        })
+    }
+
+    fn is_same_boot(&self, grant: &Grant, now: Time) -> bool {
+        grant.attempts > 0
+            && !grant.is_heard
+            && now.saturating_sub(grant.last_attempt) < SAME_BOOT_SECS
+    }
+
+    /// Hands out a boot script: an attempt begins, unless this is still the last one.
+    pub fn start_boot(
+        &mut self,
+        daos: Option<&str>,
+        generation: u64,
+        limits: Limits,
+        now: Time,
+    ) -> Boot {
+        let boot = self.boot(daos, limits, now);
+        match &boot {
+            Boot::Disk => {}
+            Boot::Halt { message } => {
+                self.reason = Some(message.clone());
+                self.enter(State::Failed, now);
+            }
+            Boot::Install(_) => {
+                let is_same =
+                    self.grant.as_ref().is_some_and(|grant| self.is_same_boot(grant, now));
+                let grant = self.grant.as_mut().expect("only who has a grant installs");
+                if !is_same {
+                    grant.attempts += 1;
+                    grant.last_attempt = now;
+                    grant.is_heard = false;
+                    grant.generation = generation;
+                    self.reason = None;
+                    self.step = "boot script".to_owned();
+                }
+                self.enter(State::Installing, now);
+            }
+        }
+        boot
+    }
+
+    /// Whether what an installation needs may be given to it: the kickstart.
+    pub fn may_install(&self, now: Time) -> bool {
+        self.grant.as_ref().is_some_and(|grant| now < grant.expires)
+    }
+
+    /// Whether `token` opens the node's secrets now.
+    pub fn opens_secrets(&self, token: &Digest, now: Time) -> bool {
+        self.may_install(now) && self.grant.as_ref().is_some_and(|grant| grant.secret == *token)
+    }
+
+    /// Whether `token` may add to the node's events now.
+    pub fn may_report(&self, token: &Digest) -> bool {
+        let event = match (&self.grant, &self.installed) {
+            (Some(grant), _) => Some(&grant.event),
+            (None, installed) => installed.as_ref().map(|installed| &installed.event),
+        };
+        event == Some(token)
+    }
+
+    /// The installer has asked for its kickstart.
+    pub fn kickstart_taken(&mut self, now: Time) {
+        let Some(grant) = &mut self.grant else { return };
+        grant.is_heard = true;
+        self.step = "kickstart".to_owned();
+        self.enter(State::Installing, now);
+    }
+
+    /// Takes in what the node, known by its token, says.
+    pub fn event(&mut self, event: &Event, now: Time) {
+        if let Some(grant) = &mut self.grant {
+            grant.is_heard = true;
+        }
+        self.step.clone_from(&event.step);
+        match event.origin {
+            Origin::Installer => self.installer_event(event, now),
+            Origin::Node => self.node_event(event, now),
+        }
+    }
+
+    fn installer_event(&mut self, event: &Event, now: Time) {
+        match (event.step.as_str(), event.state.as_str()) {
+            (_, "refused") => {
+                self.reason = Some(event.message.clone());
+                self.enter(State::Failed, now);
+            }
+            // `boot-from-disk`: it was installed already, and the report was lost.
+            ("finish", "ended") | ("boot-from-disk", _) => {
+                self.close_grant();
+                self.reason = None;
+                self.enter(State::Installed, now);
+            }
+            // What follows a refusal is its consequence, until the machine starts anew.
+            _ if self.grant.is_some() && self.state != State::Failed => {
+                self.reason = None;
+                self.enter(State::Installing, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn node_event(&mut self, event: &Event, now: Time) {
+        self.close_grant();
+        let is_new_boot = self.boot_id != event.boot_id;
+        self.boot_id.clone_from(&event.boot_id);
+        match (event.state.as_str(), self.state) {
+            ("ready", _) => self.go_on(State::Ready, now),
+            ("failed", _) => {
+                self.reason = Some(event.message.clone());
+                self.failed_step.clone_from(&event.step);
+                self.enter(State::Failed, now);
+            }
+            // One step's failure is not undone by what the others have to say.
+            (_, State::Failed) if !is_new_boot && self.failed_step != event.step => {}
+            (_, State::Ready) if !is_new_boot => {}
+            _ => self.go_on(State::Firstboot, now),
+        }
+    }
+
+    fn go_on(&mut self, state: State, now: Time) {
+        self.reason = None;
+        self.failed_step.clear();
+        self.enter(state, now);
+    }
+
+    /// The installation is on the disk: nothing installs with this grant any more.
+    fn close_grant(&mut self) {
+        if let Some(grant) = self.grant.take() {
+            self.installed =
+                Some(Installed { grant: grant.id, daos: grant.daos, event: grant.event });
+        }
+    }
+}
