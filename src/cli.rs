@@ -1,9 +1,12 @@
 //! The command line: types only. Their doc comments are the help and the man pages.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::units::Seconds;
 
 /// Builds everything a DAOS storage cluster on AlmaLinux 8 needs, from one cluster file.
 ///
@@ -51,6 +54,16 @@ pub enum Verb {
     Generations(GenerationsArgs),
     /// Makes an older generation of a boot tree the current one.
     Rollback(RollbackArgs),
+    /// Serves a boot tree to the nodes: boots them, installs each once, hears from them.
+    ///
+    /// Stops at SIGINT or SIGTERM when running downloads are done.
+    Serve(ServeArgs),
+    /// Lets nodes be installed, once, at their next network boot.
+    Arm(ArmArgs),
+    /// Takes back what `arm` gave.
+    Disarm(DisarmArgs),
+    /// Shows how far the nodes are.
+    Status(StatusArgs),
     /// Gets the installer's kernel and initrd from the mirror or an ISO into a cache.
     Fetch(FetchArgs),
     /// Tells what the DAOS configuration adds up to, per kind of node.
@@ -293,6 +306,125 @@ pub struct RollbackArgs {
     /// Print what was done as a JSON object on standard output.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A span of time such as 90min or 24h.
+fn seconds(text: &str) -> Result<Seconds, String> {
+    let seconds: Seconds = text.parse().map_err(|fault| format!("{fault}"))?;
+    match seconds.as_u64() {
+        0 => Err("longer than nothing".to_owned()),
+        1..=MAX_GRANT_SECS => Ok(seconds),
+        _ => Err("at most 90d".to_owned()),
+    }
+}
+
+const MAX_GRANT_SECS: u64 = 90 * 86_400;
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The folder of the boot tree.
+    #[arg(value_name = "OUT", default_value = "out")]
+    pub out: PathBuf,
+
+    /// Where to listen, such as 0.0.0.0:8080. Default: the address and port of boot.url.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+
+    /// The folder of the state and the key of all tokens. Default: OUT.state
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// A proxy or a port forward stands between the nodes and this server: do not refuse an
+    /// address that is not the one of boot.url.
+    #[arg(long)]
+    pub forwarded: bool,
+
+    /// The certificate and what it is signed by, for a boot.url with https (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The key of the certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+
+    /// How often a node may start the installer before it halts with a message.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempts: u32,
+
+    /// How many connections are open at once.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..))]
+    pub max_connections: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct ArmArgs {
+    /// The nodes, such as 'srv[001-512]'.
+    #[arg(value_name = "RANGE")]
+    pub nodes: String,
+
+    /// How long they may take until they ask, such as 90min, 24h or 2d.
+    #[arg(long = "for", value_name = "TIME", default_value = "24h", value_parser = seconds)]
+    pub lasting: Seconds,
+
+    /// Give up DAOS's filesystems too, and let the next format overwrite the SSDs: all data
+    /// of DAOS on these nodes is lost.
+    #[arg(long)]
+    pub wipe_daos: bool,
+
+    /// Give up what is on the install disk, even if it is not nodeforge's.
+    #[arg(long)]
+    pub overwrite: bool,
+
+    #[command(flatten)]
+    pub place: ServedArgs,
+
+    /// Print the grants as a JSON array on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DisarmArgs {
+    /// The nodes, such as 'srv[001-512]'.
+    #[arg(value_name = "RANGE")]
+    pub nodes: String,
+
+    #[command(flatten)]
+    pub place: ServedArgs,
+
+    /// Print the nodes as a JSON array on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only these nodes.
+    #[arg(value_name = "RANGE")]
+    pub nodes: Option<String>,
+
+    #[command(flatten)]
+    pub place: ServedArgs,
+
+    /// Print it again whenever it changes, until SIGINT.
+    #[arg(long)]
+    pub watch: bool,
+
+    /// As a JSON object; with --watch, one a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is served, and where the server keeps its state.
+#[derive(Debug, Args)]
+pub struct ServedArgs {
+    /// The folder of the boot tree.
+    #[arg(short, long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+
+    /// The folder of the server's state. Default: OUT.state
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! One file a verb: turns arguments into domain options and calls the pipeline.
 
+mod arm;
 mod build;
 pub mod certs;
 pub mod check;
@@ -16,7 +17,9 @@ mod reference;
 mod report;
 mod rollback;
 pub mod secrets;
+mod serve;
 mod show;
+mod status;
 mod verify;
 mod why;
 
@@ -62,6 +65,10 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Diff(args) => diff::run(args, color),
         Verb::Generations(args) => generations::run(args),
         Verb::Rollback(args) => rollback::run(args),
+        Verb::Serve(args) => serve::run(args),
+        Verb::Arm(args) => arm::arm(args),
+        Verb::Disarm(args) => arm::disarm(args),
+        Verb::Status(args) => status::run(args),
         Verb::Fetch(args) => fetch::verb(args, color),
         Verb::Plan(args) => daos::plan(args, color),
         Verb::Explain(args) => daos::explain(args),

@@ -29,9 +29,13 @@ use crate::serve::machine::{Boot, Limits, State, Time};
 use crate::serve::store::{Entry, Store};
 use crate::serve::token::{Key, Purpose};
 
+pub mod arming;
 pub mod catalog;
-// pub mod http;
+pub mod http;
+pub mod listen;
 pub mod machine;
+pub mod run;
+pub mod status;
 pub mod store;
 pub mod token;
 
@@ -51,6 +55,8 @@ pub struct Server {
     key: Key,
     limits: Limits,
     pub counts: Counts,
+    /// How many follow the events of the status page.
+    followers: AtomicU64,
 }
 
 /// What is counted since the server started.
@@ -145,6 +151,7 @@ impl Server {
             key,
             limits: options.limits,
             counts: Counts::default(),
+            followers: AtomicU64::new(0),
         })
     }
 

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use tokio::sync::{broadcast, oneshot};
 
@@ -366,6 +366,31 @@ impl Shared {
             _ = self.changes.send(name);
         }
     }
+}
+
+/// The records in the state folder `folder`, without a right to write there; none where no
+/// server has run yet.
+///
+/// # Errors
+///
+/// Fails if they cannot be read.
+pub fn peek(folder: &Path) -> Result<Records> {
+    let path = folder.join("state.db");
+    if !path.try_exists().with_context(|| in_database(folder))? {
+        return Ok(Records::new());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let read = || -> Result<Records> {
+        let connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        let has_nodes: bool = connection.query_row(
+            "SELECT count(*) > 0 FROM sqlite_master WHERE name = 'nodes'",
+            [],
+            |row| row.get(0),
+        )?;
+        if has_nodes { read_records(&connection) } else { Ok(Records::new()) }
+    };
+    read().with_context(|| in_database(folder))
 }
 
 /// The thread that writes.

@@ -38,7 +38,12 @@ impl Body {
     /// # Errors
     ///
     /// Fails if the file cannot be read.
-    pub fn of_file(server: &Arc<Server>, mut file: File, start: u64, length: u64) -> io::Result<Self> {
+    pub fn of_file(
+        server: &Arc<Server>,
+        mut file: File,
+        start: u64,
+        length: u64,
+    ) -> io::Result<Self> {
         if start > 0 {
             file.seek(SeekFrom::Start(start))?;
         }

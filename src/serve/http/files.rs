@@ -73,7 +73,8 @@ fn respond_with(
     let is_head = *request.method() == Method::HEAD;
     let body = match served.body {
         Contents::Bytes(bytes) => {
-            let range = usize::try_from(start).and_then(|start| Ok(start..start + usize::try_from(length)?));
+            let range = usize::try_from(start)
+                .and_then(|start| Ok(start..start + usize::try_from(length)?));
             Body::whole(bytes.slice(range.expect("a part of what is in memory")))
         }
         Contents::File(file) => match Body::of_file(server, file, start, length) {
@@ -114,8 +115,7 @@ enum Wanted {
 fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Wanted {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(known) = text(IF_NONE_MATCH) {
-        let is_known =
-            |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == etag;
+        let is_known = |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == etag;
         if known.split(',').any(is_known) {
             return Wanted::Nothing;
         }

@@ -120,7 +120,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let service = service_fn(move |request| {
         let (server, settings) = (Arc::clone(&server), Arc::clone(settings));
         let stop = until_stop.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(&server, &settings, request, peer.ip(), stop).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(
+                answer(&server, &settings, request, peer.ip(), stop).await,
+            )
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -202,9 +206,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// Of `X-RHN-Provisioning-MAC-0: eth0 52:54:00:12:34:56`, one for each NIC, which anaconda
 /// sends with `inst.ks.sendmac`.
 fn provisioning_macs(headers: &HeaderMap) -> Vec<MacAddr> {
-    let named = headers.iter().filter(|(name, _)| {
-        name.as_str().starts_with("x-rhn-provisioning-mac-")
-    });
+    let named =
+        headers.iter().filter(|(name, _)| name.as_str().starts_with("x-rhn-provisioning-mac-"));
     let mac = |value: &HeaderValue| value.to_str().ok()?.split_whitespace().last()?.parse().ok();
     named.filter_map(|(_, value)| mac(value)).collect()
 }
@@ -219,7 +222,11 @@ fn asker<'a>(headers: &'a HeaderMap, method: &Method, peer: IpAddr) -> Asker<'a>
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<Body> {
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<bytes::Bytes>,
+) -> Response<Body> {
     let mut response = Response::new(Body::whole(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -283,10 +290,8 @@ mod tests {
     fn macs_and_tokens_are_read_from_the_headers() {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer abc"));
-        headers.insert(
-            "X-RHN-Provisioning-MAC-0",
-            HeaderValue::from_static("eth0 52:54:00:12:34:56"),
-        );
+        headers
+            .insert("X-RHN-Provisioning-MAC-0", HeaderValue::from_static("eth0 52:54:00:12:34:56"));
         headers.insert("X-RHN-Provisioning-MAC-1", HeaderValue::from_static("ib0 80:00:02"));
         assert_eq!(bearer(&headers), Some("abc"));
         assert_eq!(provisioning_macs(&headers), ["52:54:00:12:34:56".parse().unwrap()]);

@@ -23,7 +23,11 @@ impl<S> Patient<S> {
         Self { stream, limit, deadline: Box::pin(sleep(limit)), is_waiting: false }
     }
 
-    fn watch<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn watch<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.is_waiting = false;
             return polled;

@@ -1,0 +1,98 @@
+//! `nodeforge arm` and `disarm`: who may be installed.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use anyhow::{Result, anyhow, bail};
+use serde_json::json;
+
+use crate::cli::{ArmArgs, DisarmArgs};
+use crate::commands::Outcome;
+use crate::commands::serve::state_folder;
+use crate::range::{self, NodeName};
+use crate::serve::arming::{self, Armed, Request};
+use crate::serve::catalog::Catalog;
+use crate::serve::store::Store;
+use crate::serve::token::Key;
+
+pub fn arm(args: &ArmArgs) -> Result<Outcome> {
+    let catalog = Catalog::current(&args.place.out)?;
+    let nodes = nodes(&catalog, &args.nodes)?;
+    let state = state_folder(&args.place.out, args.place.state.as_deref());
+    let store = Store::open(&state)?;
+    let request = Request {
+        seconds: i64::try_from(args.lasting.as_u64())?,
+        wipe_daos: args.wipe_daos,
+        overwrite: args.overwrite,
+    };
+    let armed = arming::arm(&store, Key::open(&state)?, &catalog, &nodes, request)?;
+    if args.json {
+        let json: Vec<_> = armed
+            .iter()
+            .map(|it| json!({ "node": it.node, "grant": it.grant, "expires": it.expires }))
+            .collect();
+        print(&json)?;
+    }
+    tell(args, &nodes, &armed);
+    Ok(Outcome::Done)
+}
+
+fn tell(args: &ArmArgs, nodes: &BTreeSet<NodeName>, armed: &[Armed]) {
+    let Some(first) = armed.first() else { return };
+    eprintln!(
+        "armed {} with grant {}: installed once, at the next network boot within {} h",
+        range::fold(nodes),
+        first.grant,
+        args.lasting.as_u64() as f64 / 3600.0,
+    );
+    if args.wipe_daos {
+        eprintln!("note: the data of DAOS on {} will be lost", range::fold(nodes));
+    }
+    let again = nodes.iter().zip(armed).filter(|(_, it)| it.was_installed).map(|(node, _)| node);
+    let again = range::fold(again);
+    if !again.is_empty() {
+        eprintln!(
+            "note: {again} may boot from disk first, as UEFI does after an installation: choose \
+             the network once (F12 or F11 on most machines)"
+        );
+    }
+}
+
+pub fn disarm(args: &DisarmArgs) -> Result<Outcome> {
+    let catalog = Catalog::current(&args.place.out)?;
+    let nodes = nodes(&catalog, &args.nodes)?;
+    let state = state_folder(&args.place.out, args.place.state.as_deref());
+    let disarmed = arming::disarm(&Store::open(&state)?, &nodes)?;
+    if args.json {
+        print(&disarmed.iter().map(NodeName::as_str).collect::<Vec<_>>())?;
+    }
+    match disarmed.is_empty() {
+        true => eprintln!("{}: not armed; nothing was changed", range::fold(&nodes)),
+        false => eprintln!("disarmed {}", range::fold(&disarmed)),
+    }
+    Ok(Outcome::Done)
+}
+
+fn print(json: &impl serde::Serialize) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, json)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// The nodes that `range` names, which the boot tree must all have.
+pub fn nodes(catalog: &Catalog, range: &str) -> Result<BTreeSet<NodeName>> {
+    let names =
+        range::expand(range).map_err(|fault| anyhow!("`{range}` is no range of nodes: {fault}"))?;
+    let unknown: Vec<&NodeName> =
+        names.iter().filter(|name| catalog.node(name.as_str()).is_none()).collect();
+    if !unknown.is_empty() {
+        let known: Vec<NodeName> = catalog.manifest().nodes.keys().map(NodeName::new).collect();
+        bail!(
+            "the boot tree has no node {}; it has: {}",
+            range::fold(unknown),
+            range::fold(&known)
+        );
+    }
+    Ok(names.into_iter().collect())
+}
