@@ -14,6 +14,7 @@
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
 //! * [`incremental`]: builds of what changed against builds of everything.
 //! * [`repositories`]: packages that come as an archive.
+//! * [`serve`]: the boot server, over loopback and with real curl.
 //! * [`layers`]: the module order of `src/lib.rs`.
 //! * [`verbs`]: the verbs as a user meets them.
 //! * [`release`]: the check that a release binary runs on EL8.
@@ -38,5 +39,6 @@ mod oracles;
 mod overlays;
 mod release;
 mod repositories;
+mod serve;
 mod support;
 mod verbs;

@@ -232,10 +232,15 @@ labelled() { # LABEL
     return 0
 }
 
+# A grant installs again what nodeforge installed. Only nodeforge.reinstall= gives up what is
+# somebody else's, or cannot be read; the boot server's nodeforge.grant= does not.
 read_kernel_line() {
-    grant=$(kernel_argument nodeforge.reinstall)
+    local word=nodeforge.grant
+    told=$(kernel_argument nodeforge.reinstall)
+    grant=$(granted)
+    if [[ -n $told ]]; then word=nodeforge.reinstall; fi
     if [[ -n $grant && ! $grant =~ ^[0-9]{1,18}$ ]]; then
-        refuse "nodeforge.reinstall=$grant on the kernel line is not a number of at most 18 digits."
+        refuse "$word=$grant on the kernel line is not a number of at most 18 digits."
     fi
     if [[ -n $grant ]]; then grant=$((10#$grant)); fi
     wipe=$(kernel_argument nodeforge.wipe_daos)
@@ -270,7 +275,7 @@ leave_an_installed_node_alone() {
         case $stored in
             none) continue ;;
             unreadable)
-                [[ -n $grant ]] && continue
+                [[ -n $told ]] && continue
                 refuse "$disk holds an installation ($part, label $ROOT_LABEL) that cannot be read." "$GIVE_A_GRANT"
                 ;;
         esac
@@ -340,7 +345,7 @@ require_a_disk_to_take() { # DISK
     for holder in "$NF_SYSROOT/sys/block/$1"/holders/* "$NF_SYSROOT/sys/block/$1/$1"*/holders/*; do
         [[ -e $holder ]] && found+="  in use by ${holder##*/}"$'\n' && ours=
     done
-    if [[ -n $found && -z $ours && -z $grant ]]; then
+    if [[ -n $found && -z $ours && -z $told ]]; then
         refuse "$(describe "$1") is the disk to install on, but something else is on it:
 $found" "$GIVE_A_GRANT"
     fi

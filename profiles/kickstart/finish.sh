@@ -55,7 +55,7 @@ store_event_token() {
 # Whoever told the installer to wipe DAOS's filesystems gave up what lies on its SSDs, too:
 # preflight would otherwise refuse them for want of their superblocks.
 store_wipe_grant() {
-    [[ $(kernel_argument nodeforge.wipe_daos) == 1 && -n $(kernel_argument nodeforge.reinstall) ]] || return 0
+    [[ $(kernel_argument nodeforge.wipe_daos) == 1 && -n $(granted) ]] || return 0
     mkdir -p "$NF_TARGET/var/lib/nodeforge"
     printf '%s by the installer\n' "$NF_NODE" >"$NF_TARGET/var/lib/nodeforge/wipe-grant"
 }
@@ -64,7 +64,7 @@ store_wipe_grant() {
 # installer goes back to it.
 store_grant() {
     local grant folder=$NF_TARGET/var/lib/nodeforge
-    grant=$(kernel_argument nodeforge.reinstall)
+    grant=$(granted)
     mkdir -p "$folder"
     printf '%s\n' "${grant:-0}" >"$folder/grant.new"
     chmod 0600 "$folder/grant.new"

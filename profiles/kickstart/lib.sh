@@ -33,6 +33,14 @@ kernel_argument() {
     printf '%s\n' "$found"
 }
 
+# Prints the number of the grant on the kernel line: the one a person typed, or the boot
+# server's, or nothing.
+granted() {
+    local told
+    told=$(kernel_argument nodeforge.reinstall)
+    if [[ -n $told ]]; then printf '%s\n' "$told"; else kernel_argument nodeforge.grant; fi
+}
+
 # The terminals a person may look at: the installer's own and each console= of the kernel line.
 consoles() {
     local name active=

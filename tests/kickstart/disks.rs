@@ -456,6 +456,25 @@ fn scenarios_of_foreign_content() -> Vec<Scenario> {
         )
         .with("nodeforge.reinstall=17"),
         scenario(
+            "the boot server's grant gives up nothing that is another system's",
+            client(),
+            vec![centos()],
+            Refuse(
+                "sda, 491520 MiB, sata, serial S1 is the disk to install on, but something else is on it:
+  vfat on sda1
+  LVM2_member on sda2
+",
+            ),
+        )
+        .with("nodeforge.grant=17"),
+        scenario(
+            "the boot server's grant beside the word that gives up",
+            client(),
+            vec![centos()],
+            Install("fresh sda", fresh_client("sda")),
+        )
+        .with("nodeforge.grant=17 nodeforge.reinstall=17"),
+        scenario(
             "an md member in use",
             client(),
             vec![sda().part(Contents::of_type("linux_raid_member")).held_by("md127")],
@@ -499,6 +518,13 @@ fn scenarios_of_foreign_content() -> Vec<Scenario> {
             Refuse("nodeforge.reinstall=yes on the kernel line is not a number of at most 18 digits."),
         )
         .with("nodeforge.reinstall=yes"),
+        scenario(
+            "a grant of the boot server that is no number",
+            client(),
+            vec![sda()],
+            Refuse("nodeforge.grant=yes on the kernel line is not a number of at most 18 digits."),
+        )
+        .with("nodeforge.grant=yes"),
     ]
 }
 
@@ -691,6 +717,20 @@ fn scenarios_of_an_installed_node() -> Vec<Scenario> {
             Install("keep sda", kept()),
         )
         .with("nodeforge.reinstall=16"),
+        scenario(
+            "installed, the boot server's grant it was installed by: its report was lost",
+            server(),
+            vec![installed_with("16")],
+            Boot("sda", BOOT_SDA_BY_KEXEC),
+        )
+        .with("nodeforge.grant=16"),
+        scenario(
+            "installed, a newer grant of the boot server",
+            server(),
+            vec![installed_with("9")],
+            Install("keep sda", kept()),
+        )
+        .with("nodeforge.grant=16"),
         scenario(
             "of two grants on the line the last one counts, and leading zeros do not",
             server(),
