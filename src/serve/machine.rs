@@ -323,6 +323,11 @@ impl Record {
         self.grant.as_ref().is_some_and(|grant| now < grant.expires)
     }
 
+    /// The generation that an installation which has begun takes its files from.
+    pub fn installs_from(&self) -> Option<u64> {
+        self.grant.as_ref().filter(|grant| grant.attempts > 0).map(|grant| grant.generation)
+    }
+
     /// Whether `token` opens the node's secrets now.
     pub fn opens_secrets(&self, token: &Digest, now: Time) -> bool {
         self.may_install(now) && self.grant.as_ref().is_some_and(|grant| grant.secret == *token)

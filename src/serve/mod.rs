@@ -51,6 +51,8 @@ pub struct Options {
 pub struct Server {
     out: PathBuf,
     catalog: RwLock<Arc<Catalog>>,
+    /// Those that installations which have begun still take their files from.
+    older: RwLock<Vec<Arc<Catalog>>>,
     pub store: Store,
     key: Key,
     limits: Limits,
@@ -144,8 +146,14 @@ impl Server {
         let catalog = Catalog::current(&options.out)?;
         let store = Store::open(&options.state)?;
         let key = Key::open(&options.state)?;
+        let mut wanted = store.in_use();
+        wanted.remove(&catalog.number());
+        // One that is gone makes installations begin anew, as it would without a server.
+        let older =
+            wanted.into_iter().filter_map(|number| Catalog::generation(&options.out, number).ok());
         Ok(Self {
             out: options.out.clone(),
+            older: RwLock::new(older.map(Arc::new).collect()),
             catalog: RwLock::new(Arc::new(catalog)),
             store,
             key,
@@ -172,8 +180,45 @@ impl Server {
             return Ok(false);
         }
         let catalog = Arc::new(Catalog::current(&self.out)?);
-        *self.catalog.write().expect("no writer panics") = catalog;
+        let number = catalog.number();
+        let mut older = self.older.write().expect("no writer panics");
+        older.retain(|known| known.number() != number);
+        let before =
+            std::mem::replace(&mut *self.catalog.write().expect("no writer panics"), catalog);
+        older.push(before);
         Ok(true)
+    }
+
+    /// Lets go of generations that no installation needs any more.
+    pub fn let_go(&self) {
+        if !self.older.read().expect("no writer panics").is_empty() {
+            let wanted = self.store.in_use();
+            let mut older = self.older.write().expect("no writer panics");
+            older.retain(|catalog| wanted.contains(&catalog.number()));
+        }
+    }
+
+    /// The generation that answers a request: that of the installation it belongs to, by the
+    /// node in the path or else by the address it comes from, so that a kickstart and what it
+    /// refers to fit whatever is published meanwhile; the current one for everybody else.
+    fn catalog_for(&self, path: &str, asker: &Asker<'_>) -> Arc<Catalog> {
+        let current = self.catalog();
+        let older = self.older.read().expect("no writer panics");
+        if older.is_empty() {
+            return current;
+        }
+        let named = path.strip_prefix("nodes/").and_then(|rest| rest.split_once('/'));
+        let named = named.or_else(|| path.strip_prefix("secret/")?.split_once('.'));
+        let node = match (named, asker.address) {
+            (Some((node, _)), _) => Some(node),
+            (None, Some(IpAddr::V4(address))) => current.node_of_address(address).map(|it| &**it),
+            _ => None,
+        };
+        let number = node.and_then(|node| {
+            self.store.with_record(node, |record| record.and_then(machine::Record::installs_from))
+        });
+        let of_installation = older.iter().find(|catalog| Some(catalog.number()) == number);
+        of_installation.map_or(current, Arc::clone)
     }
 
     /// The folder that is served.
@@ -227,9 +272,11 @@ impl Server {
     ///
     /// Says why it is not sent.
     pub async fn fetch(&self, path: &str, asker: &Asker<'_>) -> Result<Served, Refusal> {
-        let catalog = self.catalog();
+        let catalog = self.catalog_for(path, asker);
         let item = catalog.find(path).ok_or_else(|| unknown(&catalog, path))?;
         if let Access::Script(mac, loader) = item.access {
+            let catalog = self.catalog();
+            let item = catalog.find(path).ok_or(Refusal::Unknown)?;
             return self.boot_script(&catalog, &item, mac, loader, asker).await;
         }
         self.require_access(&catalog, &item, asker).await?;

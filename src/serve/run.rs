@@ -129,6 +129,7 @@ async fn watch_others(server: Arc<Server>) {
             Ok(Err(problem)) => fault = format!("{problem:#}"),
             Err(problem) => fault = problem.to_string(),
         }
+        server.let_go();
         if let Err(problem) = server.store.refresh().await {
             fault = format!("{problem:#}");
         }

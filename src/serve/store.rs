@@ -6,7 +6,7 @@
 //! answer that left the server is on the disk, and a thousand nodes that report in one second
 //! cost a few fsyncs. Records that another process changed are read again first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -227,6 +227,12 @@ impl Store {
     pub fn with_record<T>(&self, node: &str, look: impl FnOnce(Option<&Record>) -> T) -> T {
         let records = self.shared.records.read().expect("no writer panics");
         look(records.get(node).map(|record| &**record))
+    }
+
+    /// The generations that installations which have begun take their files from.
+    pub fn in_use(&self) -> BTreeSet<u64> {
+        let records = self.shared.records.read().expect("no writer panics");
+        records.values().filter_map(|record| record.installs_from()).collect()
     }
 
     /// The names of nodes as their records change.

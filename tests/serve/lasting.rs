@@ -141,6 +141,53 @@ fn a_rebuild_under_load_is_taken_up_whole() {
 }
 
 #[test]
+fn an_installation_that_has_begun_goes_on_with_the_files_it_began_with() {
+    if support::lacks(&["curl"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let mut server = lab.serve();
+    lab.arm(&["node1"]);
+    let script = server.text(&paths(NODE1)[2]);
+    let files = ["nodes/node1/kickstart.ks", "nodes/node1/overlay.tar.gz"];
+    let begun = files.map(|path| server.ask(&[], path));
+    let rebuild = |from: u32, to: u32| {
+        for at in from..to {
+            let suffix = |at: u32| format!("intel_iommu=on\", \"quiet{at}");
+            let from = if at == 0 { "intel_iommu=on".to_owned() } else { suffix(at) };
+            lab.edit(&from, &suffix(at + 1));
+            lab.build();
+        }
+    };
+    rebuild(0, 7);
+    let newest = fs::read(lab.path().join("out/current/manifest.json")).unwrap();
+    while server.ask(&[], "manifest.json").1 != newest {
+        thread::yield_now();
+    }
+    assert_eq!(files.map(|path| server.ask(&[], path)), begun);
+    // Another server takes it up where the first one was killed.
+    server.kill();
+    server = lab.serve();
+    assert_eq!(files.map(|path| server.ask(&[], path)), begun);
+    assert_ne!(fs::read(lab.path().join("out/current").join(files[0])).unwrap(), begun[0].1);
+
+    let token = word(&script, "nodeforge.event_token").unwrap();
+    let event = json!({ "node": "node1", "step": "finish", "state": "ended", "message": "" });
+    assert_eq!(server.post(token, &event.to_string()), 204);
+    while lab.path().join("out/generations/1").exists() {
+        rebuild_once(&lab);
+    }
+}
+
+/// Changes one thing and builds; a held generation goes when nobody holds it any more.
+fn rebuild_once(lab: &Lab) {
+    let path = lab.path().join("lab3.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("quiet7", "quiet7x").replace("quiet7xx", "quiet7")).unwrap();
+    lab.build();
+}
+
+#[test]
 fn a_generation_that_is_held_is_not_swept() {
     let lab = Lab::new();
     let out = lab.path().join("out");

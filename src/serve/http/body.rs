@@ -15,8 +15,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::serve::Server;
 
-/// What all downloads together may have in memory.
-const DOWNLOAD_MEMORY: u64 = 8 << 20;
+/// What all downloads together have in memory, about: as their number grows the new ones take
+/// smaller pieces, while stalled ones keep what they have.
+const DOWNLOAD_MEMORY: u64 = 4 << 20;
 
 /// How much of a file is read at once, at least and at most.
 const PIECE: (u64, u64) = (16 << 10, 256 << 10);
