@@ -266,10 +266,8 @@ fn tell_of_secrets(cluster: &Cluster, secrets: &[KindSecrets]) {
         return;
     }
     let what = match cluster.boot.secrets.value {
-        SecretsVia::Token => {
-            "nodeforge hands out no tokens yet: a node wants `nodeforge.token=` on its kernel line, \
-             and a server for secret/ that knows it"
-        }
+        // `serve` gives each armed node its token.
+        SecretsVia::Token => return,
         SecretsVia::Media => {
             "copy secret/NODE.tar.gz to a filesystem labelled OEMDRV of each node, as \
              nodeforge-secrets.tar.gz.ks"

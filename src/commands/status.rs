@@ -114,10 +114,10 @@ fn clock(time: Time) -> String {
 
 /// `42s`, `7min`, `3h`, `12d`.
 fn age(seconds: Time) -> String {
-    match seconds {
-        ..=99 => format!("{}s", seconds.max(0)),
-        ..=5_999 => format!("{}min", seconds / 60),
-        ..=172_799 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
+    match seconds.max(0) {
+        seconds @ 0..100 => format!("{seconds}s"),
+        seconds @ 100..6_000 => format!("{}min", seconds / 60),
+        seconds @ 6_000..172_800 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
     }
 }

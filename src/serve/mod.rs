@@ -281,12 +281,24 @@ impl Server {
         }
         self.require_access(&catalog, &item, asker).await?;
         let file = catalog.open(&item).map_err(not_ready)?;
+        if path.ends_with("/vmlinuz") && !asker.only_looks {
+            self.kernel_taken(&catalog, asker).await.map_err(not_ready)?;
+        }
         if let Access::Kickstart(node) | Access::Address(node) = &item.access
             && !asker.only_looks
         {
             self.kickstart_taken(node).await.map_err(not_ready)?;
         }
         Ok(Served { file: item.file, body: Contents::File(file), is_script: false })
+    }
+
+    /// A kernel has no name of its own: whose it is tells the address that asks.
+    async fn kernel_taken(&self, catalog: &Catalog, asker: &Asker<'_>) -> Result<()> {
+        let Some(IpAddr::V4(address)) = asker.address else { return Ok(()) };
+        match catalog.node_of_address(address) {
+            Some(node) => self.note_of(node, "kernel", asker.protocol.to_owned()).await,
+            None => Ok(()),
+        }
     }
 
     /// The installer is at work: its kickstart was asked for.
@@ -374,6 +386,12 @@ impl Server {
             Boot::Halt { message } => boot_tree::halt_script(loader, node, &message),
             Boot::Install(install) => {
                 let built = read_text(catalog, item).map_err(not_ready)?;
+                if !built.contains(&boot.arguments) {
+                    return Err(Refusal::NotReady(format!(
+                        "the boot menu of {node} lacks the installer's arguments: its template in \
+                         the site's folder must have {{{{arguments}}}}"
+                    )));
+                }
                 let words = self.words(node, &install, boot.needs_token);
                 built.replace(&boot.arguments, &format!("{} {words}", boot.arguments))
             }

@@ -90,7 +90,7 @@ fn get(address: &str, path: &str) -> (u16, String, Vec<u8>) {
     stream.write_all(request.as_bytes()).unwrap();
     let answer = read_all(stream);
     let at = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
-    let head = String::from_utf8_lossy(&answer[..at]).into_owned();
+    let head = String::from_utf8_lossy(&answer[..at]).to_lowercase();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap_or_default();
     (status, etag.to_owned(), answer[at + 4..].to_vec())

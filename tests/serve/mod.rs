@@ -17,6 +17,7 @@ mod hostile;
 mod lasting;
 mod life;
 mod reports;
+mod storm;
 
 /// The MAC addresses of lab3's nodes, with dashes.
 const NODE0: &str = "52-54-00-03-00-11";

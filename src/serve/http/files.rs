@@ -216,11 +216,12 @@ mod tests {
 
     #[test]
     fn what_is_known_is_not_sent_again_and_parts_are_of_what_is_known() {
-        let headers = |pairs: &[(hyper::header::HeaderName, &'static str)]| {
-            let pair = |(name, value): &(_, _)| {
-                (hyper::header::HeaderName::clone(name), HeaderValue::from_static(value))
+        type Pairs = Vec<(hyper::header::HeaderName, &'static str)>;
+        let headers = |pairs: &Pairs| -> HeaderMap {
+            let pair = |(name, value): &(hyper::header::HeaderName, &'static str)| {
+                (name.clone(), HeaderValue::from_static(value))
             };
-            pairs.iter().map(pair).collect::<HeaderMap>()
+            pairs.iter().map(pair).collect()
         };
         for (pairs, expected) in [
             (vec![], Wanted::Whole),
