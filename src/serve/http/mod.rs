@@ -155,6 +155,10 @@ async fn answer(
         return refused(&Refusal::Unknown);
     };
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if path == "metrics" || path.starts_with("api/") {
+        // What another process has just changed is better told late than not at all.
+        _ = server.store.refresh().await;
+    }
     let response = match path.as_str() {
         "events" if request.method() == Method::POST => events::take(server, request).await,
         "events" => only("POST"),
