@@ -16,6 +16,7 @@ mod boot;
 mod hostile;
 mod lasting;
 mod life;
+mod node;
 mod reports;
 mod storm;
 
