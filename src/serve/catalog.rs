@@ -52,9 +52,9 @@ pub enum Access {
     Kickstart(Arc<str>),
     /// Whoever has the node's secret token.
     Token(Arc<str>),
-    /// A secret that a boot loader or the installer fetches, which cannot show a token: the
-    /// node, by its address on the network, while it is armed or being installed.
-    Address(Arc<str>),
+    /// A secret that a boot loader or the installer fetches, which cannot show a token: as a
+    /// kickstart, and no safer.
+    Embedded(Arc<str>),
     /// Made per request.
     Script(MacAddr, Loader),
 }
@@ -186,7 +186,7 @@ impl Catalog {
         let node: Arc<str> = entry.node.as_str().into();
         let access = match name.ends_with(".tar.gz") {
             true => Access::Token(node),
-            false => Access::Address(node),
+            false => Access::Embedded(node),
         };
         let place = self.held.place().join("secret").join(name);
         Some(Item { file: entry.file(), access, place })

@@ -284,7 +284,7 @@ impl Server {
         if path.ends_with("/vmlinuz") && !asker.only_looks {
             self.kernel_taken(&catalog, asker).await.map_err(not_ready)?;
         }
-        if let Access::Kickstart(node) | Access::Address(node) = &item.access
+        if let Access::Kickstart(node) | Access::Embedded(node) = &item.access
             && !asker.only_looks
         {
             self.kickstart_taken(node).await.map_err(not_ready)?;
@@ -303,6 +303,14 @@ impl Server {
 
     /// The installer is at work: its kickstart was asked for.
     async fn kickstart_taken(&self, node: &Arc<str>) -> Result<()> {
+        let is_known = |record: &machine::Record| {
+            let mut after = record.clone();
+            after.kickstart_taken(now());
+            after == *record
+        };
+        if self.store.with_record(node, |record| record.is_some_and(is_known)) {
+            return Ok(());
+        }
         let node = Arc::clone(node);
         let change = self.store.change(move |change| {
             let mut record = change.record(&node);
@@ -340,7 +348,7 @@ impl Server {
                     ))),
                 }
             }
-            Access::Kickstart(node) | Access::Address(node) => {
+            Access::Kickstart(node) | Access::Embedded(node) => {
                 self.require_install(catalog, node, asker).await
             }
         }
