@@ -33,8 +33,8 @@ impl Body {
         Self::Whole(Some(bytes))
     }
 
-    /// `length` bytes of `file` from `start` on. A small part comes at once, as it is in the
-    /// page cache as a rule; of a large one threads read piece by piece.
+    /// `length` bytes of `file` from `start` on. Of a large file threads read piece by piece; a
+    /// small one is in the page cache as a rule.
     ///
     /// # Errors
     ///
@@ -55,6 +55,7 @@ impl Body {
         Ok(Self::File(FileBody {
             server: Arc::clone(server),
             left: length,
+            is_small: length <= PIECE.1,
             reading: Reading::Idle(Some(file)),
         }))
     }
@@ -63,6 +64,8 @@ impl Body {
 pub struct FileBody {
     server: Arc<Server>,
     left: u64,
+    /// A thread of its own would cost more than reading it from the page cache.
+    is_small: bool,
     reading: Reading,
 }
 
@@ -83,9 +86,15 @@ impl FileBody {
         if self.left == 0 {
             return Poll::Ready(None);
         }
+        let piece = self.piece();
         if let Reading::Idle(file) = &mut self.reading {
             let Some(mut file) = file.take() else { return Poll::Ready(None) };
-            let piece = self.piece();
+            if self.is_small {
+                let read = read_piece(&mut file, piece);
+                self.left -= piece;
+                self.reading = Reading::Idle(read.is_ok().then_some(file));
+                return Poll::Ready(Some(read));
+            }
             self.reading = Reading::Busy(spawn_blocking(move || {
                 let bytes = read_piece(&mut file, piece)?;
                 Ok((file, bytes))
