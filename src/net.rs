@@ -15,6 +15,11 @@ pub use ipnet::Ipv4Net;
 pub struct MacAddr([u8; 6]);
 
 impl MacAddr {
+    /// The address with these octets, as packets carry it.
+    pub const fn from_octets(octets: [u8; 6]) -> Self {
+        Self(octets)
+    }
+
     /// The name PXELINUX and GRUB look for: `01-52-54-00-aa-bb-cc`, where `01` is the ARP
     /// hardware type of Ethernet.
     pub fn pxe_config_name(self) -> String {
