@@ -31,12 +31,17 @@ use crate::serve::token::{Key, Purpose};
 
 pub mod arming;
 pub mod catalog;
+pub mod dhcp;
 pub mod http;
 pub mod listen;
 pub mod machine;
+pub mod network;
+pub mod programs;
+pub mod redfish;
 pub mod run;
 pub mod status;
 pub mod store;
+pub mod tftp;
 pub mod token;
 
 /// What serving needs to know besides the output folder.
