@@ -334,6 +334,25 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
 
+    /// Serve TFTP too, for PXELINUX, GRUB and firmware; --tftp=ADDR:PORT listens elsewhere than
+    /// at port 69 of the address of HTTP. Part of --dhcp and --proxy-dhcp.
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub tftp: Option<String>,
+
+    /// Serve DHCP: each node gets the address of the cluster file and what to boot, others get
+    /// no answer. Not where another DHCP server gives out addresses.
+    #[arg(long, conflicts_with = "proxy_dhcp")]
+    pub dhcp: bool,
+
+    /// Say what to boot, beside the network's own DHCP server, which gives out the addresses.
+    #[arg(long)]
+    pub proxy_dhcp: bool,
+
+    /// Tell machines that are not of the cluster what to boot, too: they come as far as a
+    /// script that boots their disk.
+    #[arg(long, requires = "proxy_dhcp")]
+    pub answer_strangers: bool,
+
     /// A proxy or a port forward stands between the nodes and this server: do not refuse an
     /// address that is not the one of boot.url.
     #[arg(long)]

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::cli::ServeArgs;
 use crate::commands::Outcome;
 use crate::serve::Options;
+use crate::serve::dhcp::{Service, Strangers};
 use crate::serve::machine::Limits;
+use crate::serve::network::{NetworkOptions, Tftp};
 use crate::serve::run::{self, Certificate, RunOptions};
 
 pub fn run(args: &ServeArgs) -> Result<Outcome> {
@@ -21,9 +23,34 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
         listen: args.listen,
         tls: tls.map(|(chain, key)| Certificate { chain, key }),
         is_forwarded: args.forwarded,
+        network: NetworkOptions { tftp: tftp(args)?, dhcp: dhcp(args) },
         max_connections: args.max_connections as usize,
     })?;
     Ok(Outcome::Done)
+}
+
+fn tftp(args: &ServeArgs) -> Result<Tftp> {
+    Ok(match args.tftp.as_deref() {
+        None if args.dhcp || args.proxy_dhcp => Tftp::BesideHttp,
+        None => Tftp::Off,
+        Some("") => Tftp::BesideHttp,
+        Some(address) => {
+            let wrong = || format!("--tftp={address}: expected an address such as 10.0.0.1:69");
+            Tftp::At(address.parse().with_context(wrong)?)
+        }
+    })
+}
+
+fn dhcp(args: &ServeArgs) -> Option<(Service, Strangers)> {
+    let strangers = match args.answer_strangers {
+        true => Strangers::Answered,
+        false => Strangers::Ignored,
+    };
+    match (args.dhcp, args.proxy_dhcp) {
+        (true, _) => Some((Service::Addresses, strangers)),
+        (_, true) => Some((Service::Proxy, strangers)),
+        (false, false) => None,
+    }
 }
 
 /// Beside the boot tree, which may be thrown away and built again; the state may not.

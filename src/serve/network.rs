@@ -4,16 +4,104 @@
 //! Both follow the generation that is served: a build that is published while they run changes
 //! the next answer.
 
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::net::UdpSocket;
 
 use crate::serve::dhcp::socket::{self, Interface, Sockets};
 use crate::serve::dhcp::{Desk, Service, Silence, Strangers, Told};
+use crate::serve::programs::{self, Finding, Programs};
 use crate::serve::tftp::{self, Answer, Content};
 use crate::serve::{Asker, Contents, Refusal, Server};
+
+/// What is asked for beside HTTP.
+#[derive(Clone, Debug)]
+pub struct NetworkOptions {
+    pub tftp: Tftp,
+    /// `None` for no DHCP, the default.
+    pub dhcp: Option<(Service, Strangers)>,
+}
+
+/// Whether and where TFTP is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tftp {
+    Off,
+    /// At port 69 of HTTP's address.
+    BesideHttp,
+    At(SocketAddr),
+}
+
+impl NetworkOptions {
+    /// The addresses that follow from where HTTP listens and from the host of boot.url.
+    ///
+    /// # Errors
+    ///
+    /// Fails if DHCP is asked for and neither names our address in the nodes' network.
+    pub fn resolve(&self, http: SocketAddr, host: &str) -> Result<Settings> {
+        let tftp = match self.tftp {
+            Tftp::Off => None,
+            Tftp::BesideHttp => Some(SocketAddr::new(http.ip(), tftp::PORT)),
+            Tftp::At(address) => Some(address),
+        };
+        let Some((service, strangers)) = self.dhcp else {
+            return Ok(Settings { tftp, dhcp: None });
+        };
+        let address = match http.ip() {
+            IpAddr::V4(address) if !address.is_unspecified() => Some(address),
+            _ => host.parse().ok(),
+        };
+        let address = address.with_context(|| {
+            format!(
+                "DHCP needs to know our own address in the nodes' network, and boot.url says \
+                 `{host}`: add `--listen ADDRESS:PORT`"
+            )
+        })?;
+        Ok(Settings { tftp, dhcp: Some(DhcpSettings { service, strangers, address }) })
+    }
+}
+
+/// Says what each firmware is told to boot, before anything listens.
+///
+/// # Errors
+///
+/// Fails, naming all of it, if DHCP would send machines to programs that cannot work, or has
+/// none at all to send them to.
+pub fn check_programs(server: &Server, settings: &Settings) -> Result<()> {
+    if settings.tftp.is_none() && settings.dhcp.is_none() {
+        return Ok(());
+    }
+    let catalog = server.catalog();
+    let head = |name: &str| {
+        let item = catalog.find(&format!("pxe/{name}")).context("it is not in the manifest")?;
+        let mut head = Vec::new();
+        catalog.open(&item)?.take(4096).read_to_end(&mut head)?;
+        anyhow::Ok(head)
+    };
+    let mut broken = Vec::new();
+    for finding in programs::findings(catalog.manifest(), head) {
+        match finding {
+            Finding::Told(text) => eprintln!("boot program of {text}"),
+            Finding::Missing(text) => eprintln!("note: {text}"),
+            Finding::Broken(text) => broken.push(text),
+        }
+    }
+    if settings.dhcp.is_some() && !Programs::of(catalog.manifest()).are_any() {
+        broken.push(
+            "there is no boot program at all: see \"DHCP and TFTP\" in docs/network-boot.md".into(),
+        );
+    }
+    match (broken.is_empty(), &settings.dhcp) {
+        (true, _) => Ok(()),
+        (false, Some(_)) => bail!("{}", broken.join("\n")),
+        (false, None) => {
+            broken.iter().for_each(|text| eprintln!("warning: {text}"));
+            Ok(())
+        }
+    }
+}
 
 /// What is served beside HTTP.
 #[derive(Clone, Debug)]
@@ -65,14 +153,18 @@ impl Network {
         Ok(Self { tftp, dhcp })
     }
 
-    /// Where TFTP listens, with the port that it was given if 0 was asked for.
-    pub fn tftp_address(&self) -> Option<SocketAddr> {
-        self.tftp.as_ref().and_then(|socket| socket.local_addr().ok())
-    }
-
-    /// The interface that DHCP answers at.
-    pub fn interface(&self) -> Option<&Interface> {
-        self.dhcp.as_ref().map(|(_, _, interface)| interface)
+    /// Says where what is served.
+    pub fn announce(&self) {
+        if let Some(address) = self.tftp.as_ref().and_then(|socket| socket.local_addr().ok()) {
+            eprintln!("TFTP listens on {address}");
+        }
+        if let Some((_, settings, Interface { name, address })) = &self.dhcp {
+            let what = match settings.service {
+                Service::Addresses => "DHCP gives the nodes their addresses",
+                Service::Proxy => "proxy DHCP says what to boot, and leaves addresses to others,",
+            };
+            eprintln!("{what} on {name} ({address})");
+        }
     }
 
     /// Serves until it is dropped, and tells what happens, a line each.

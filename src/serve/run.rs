@@ -22,6 +22,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::serve::http::{self, Settings};
 use crate::serve::listen::BootUrl;
+use crate::serve::network::{self, Network, NetworkOptions};
 use crate::serve::{Options, Server, now, server_entry};
 
 /// How often is looked whether another generation was published, or a node armed.
@@ -40,6 +41,7 @@ pub struct RunOptions {
     /// Something between nodes and server changes the address: do not compare it.
     pub is_forwarded: bool,
     pub max_connections: usize,
+    pub network: NetworkOptions,
 }
 
 /// A certificate chain and its key, as PEM files.
@@ -64,19 +66,27 @@ pub fn run(options: &RunOptions) -> Result<()> {
     if !options.is_forwarded {
         require_agreement(&server, &url, listen, options.tls.is_some())?;
     }
+    let network = options.network.resolve(listen, &url.host)?;
+    network::check_programs(&server, &network)?;
     let tls = options.tls.as_ref().map(acceptor).transpose()?;
     allow_many_files(options.max_connections);
     let settings =
         Settings { tls, prefix: url.path.clone(), max_connections: options.max_connections };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("starting the threads of the server")?;
-    runtime.block_on(serve(server, listen, Arc::new(settings)))
+    runtime.block_on(serve(server, listen, Arc::new(settings), &network))
 }
 
-async fn serve(server: Arc<Server>, listen: SocketAddr, settings: Arc<Settings>) -> Result<()> {
+async fn serve(
+    server: Arc<Server>,
+    listen: SocketAddr,
+    settings: Arc<Settings>,
+    network: &network::Settings,
+) -> Result<()> {
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("listening on {listen} (boot.url must name an address of this machine)")
     })?;
+    let network = Network::open(network).await?;
     let (stop_all, stop) = watch::channel(false);
     tokio::spawn(watch_others(Arc::clone(&server)));
     tokio::spawn(tell(Arc::clone(&server)));
@@ -89,8 +99,14 @@ async fn serve(server: Arc<Server>, listen: SocketAddr, settings: Arc<Settings>)
         listener.local_addr()?
     );
     drop(catalog);
+    network.announce();
+    // Their answers are short: they go on until HTTP has ended, and end with the process.
+    let beside = tokio::spawn(network.serve(Arc::clone(&server), |line| eprintln!("{line}")));
     let serving = tokio::spawn(http::serve(Arc::clone(&server), listener, settings, stop));
-    wait_for_signal().await?;
+    tokio::select! {
+        signal = wait_for_signal() => signal?,
+        ended = beside => ended.context("serving TFTP and DHCP")??,
+    }
     let n_downloads = server.counts.downloads.load(Ordering::Relaxed);
     eprintln!("stopping: {n_downloads} downloads are still running; stop again to end them");
     _ = stop_all.send(true);
