@@ -131,6 +131,9 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // GRUB 2.02 to 2.06 know `Content-Length` in this spelling only, and otherwise take a
+        // file for one of unknown size: "overflow is detected" (grub-core/net/http.c).
+        .title_case_headers(true)
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(stream, service);
