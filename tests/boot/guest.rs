@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,20 +91,34 @@ impl Guest {
         kernel_line: &str,
         arguments: Vec<String>,
     ) -> Self {
-        let folder = support::scratch();
-        let socket =
-            |name: &str| format!("unix:{}/{name},server=on,wait=off", folder.path().display());
-        let mut process = support::command("qemu-system-x86_64")
-            // As an Intel, which is what the IOMMU is.
-            .args(["-cpu", "max,vendor=GenuineIntel", "-nodefaults", "-no-reboot", "-nographic"])
-            .args(["-serial", "stdio", "-serial", &socket("shell"), "-monitor", "none"])
-            .args(["-qmp", &socket("qmp")])
+        let mut command = support::command("qemu-system-x86_64");
+        command
             .args(arguments)
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
             .arg(initrd)
-            .args(["-append", &format!("console=ttyS0 {kernel_line}")])
+            .args(["-append", &format!("console=ttyS0 {kernel_line}")]);
+        Self::run_qemu(name, command)
+    }
+
+    /// Starts a guest that finds out from its firmware what to boot. `qemu` is QEMU with the
+    /// machine in its arguments.
+    #[track_caller]
+    pub fn start_firmware(_turn: &Turn, name: &str, qemu: Command) -> Self {
+        Self::run_qemu(name, qemu)
+    }
+
+    #[track_caller]
+    fn run_qemu(name: &str, mut command: Command) -> Self {
+        let folder = support::scratch();
+        let socket =
+            |name: &str| format!("unix:{}/{name},server=on,wait=off", folder.path().display());
+        let mut process = command
+            // As an Intel, which is what the IOMMU is.
+            .args(["-cpu", "max,vendor=GenuineIntel", "-nodefaults", "-no-reboot", "-nographic"])
+            .args(["-serial", "stdio", "-serial", &socket("shell"), "-monitor", "none"])
+            .args(["-qmp", &socket("qmp")])
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()

@@ -9,6 +9,7 @@
 //! * [`machine`], [`lan`]: the emulated hardware, and the network between guests.
 //! * [`bench`]: the nodes of lab.toml, installed on a stand-in for AlmaLinux.
 //! * [`rollout`]: several nodes until the storage is formatted, and after.
+//! * [`network`]: from firmware to the installer or the disk, over a network.
 //! * [`preflight`]: one node, in hardware that is not as planned.
 
 mod bench;
@@ -16,6 +17,7 @@ mod guest;
 mod initrd;
 mod lan;
 mod machine;
+mod network;
 mod preflight;
 mod rollout;
 
