@@ -19,6 +19,7 @@ mod life;
 mod node;
 mod reports;
 mod storm;
+mod tftp;
 
 /// The MAC addresses of lab3's nodes, with dashes.
 const NODE0: &str = "52-54-00-03-00-11";
