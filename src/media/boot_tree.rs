@@ -278,7 +278,9 @@ fn localboot(disk_boot: DiskBoot) -> &'static str {
 /// order, other boxes need an error (`exit 1`) or the disk's own loader.
 fn grub_disk(disk_boot: DiskBoot) -> &'static str {
     match disk_boot {
-        DiskBoot::Exit | DiskBoot::ExitFail | DiskBoot::Sanboot => "  exit",
+        DiskBoot::Exit | DiskBoot::Sanboot => "  exit",
+        // EL8's GRUB and Debian's hand the number to the firmware, others pass over it.
+        DiskBoot::ExitFail => "  exit 1",
         DiskBoot::Chain => {
             "  search --no-floppy --file --set=root /EFI/almalinux/shimx64.efi\n  chainloader /EFI/almalinux/shimx64.efi"
         }
@@ -344,7 +346,8 @@ pub fn shared_files(
         domain: &cluster.domain,
         ntp: ntp.cloned().collect::<Vec<_>>().join(","),
         url: &cluster.boot.url,
-        disk: grub_disk(DiskBoot::Exit),
+        // Firmware that is told of a success shows its setup instead of going on (UEFI 2.10 §3.1.1).
+        disk: grub_disk(DiskBoot::ExitFail),
         efi_program: "grub/shimx64.efi",
         ranges: ranges(cluster),
         hosts: hosts(cluster),

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use tokio::net::UdpSocket;
 
 use crate::serve::dhcp::socket::{self, Interface, Sockets};
-use crate::serve::dhcp::{Desk, Service, Silence, Strangers, Told};
+use crate::serve::dhcp::{self, Desk, Service, Silence, Strangers, Told};
 use crate::serve::programs::{self, Finding, Programs};
 use crate::serve::tftp::{self, Answer, Content};
 use crate::serve::{Asker, Contents, Refusal, Server};
@@ -80,15 +80,20 @@ pub fn check_programs(server: &Server, settings: &Settings) -> Result<()> {
         catalog.open(&item)?.take(4096).read_to_end(&mut head)?;
         anyhow::Ok(head)
     };
+    let manifest = catalog.manifest();
+    let programs = match &settings.dhcp {
+        Some(dhcp) => dhcp::programs(manifest, dhcp.service),
+        None => Programs::of(manifest),
+    };
     let mut broken = Vec::new();
-    for finding in programs::findings(catalog.manifest(), head) {
+    for finding in programs::findings(manifest, &programs, head) {
         match finding {
             Finding::Told(text) => eprintln!("boot program of {text}"),
             Finding::Missing(text) => eprintln!("note: {text}"),
             Finding::Broken(text) => broken.push(text),
         }
     }
-    if settings.dhcp.is_some() && !Programs::of(catalog.manifest()).are_any() {
+    if settings.dhcp.is_some() && !programs.are_any() {
         broken.push(
             "there is no boot program at all: see \"DHCP and TFTP\" in docs/network-boot.md".into(),
         );

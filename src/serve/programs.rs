@@ -62,6 +62,19 @@ impl Programs {
         }
     }
 
+    /// The same for a network whose addresses come from another DHCP server: GRUB 2.06 was
+    /// seen to look for its menu at that server, not where it was loaded from, so iPXE is better
+    /// where there is one. With Secure Boot only shim and GRUB start; the other server then has
+    /// to name us as `next-server`.
+    pub fn beside_another_dhcp(mut self, manifest: &Manifest) -> Self {
+        let is_grub = self.uefi.as_deref().is_some_and(|name| name.starts_with("grub/"));
+        let ipxe = UEFI_HTTP.iter().map(|(name, _)| *name).find(|name| has(manifest, name));
+        if let (true, Some(ipxe)) = (is_grub, ipxe) {
+            self.uefi = Some(ipxe.to_owned());
+        }
+        self
+    }
+
     /// Whether any firmware but iPXE's own gets something.
     pub fn are_any(&self) -> bool {
         self.bios.is_some() || self.uefi.is_some() || self.uefi_http.is_some()
@@ -76,9 +89,9 @@ fn has(manifest: &Manifest, name: &str) -> bool {
 /// kilobyte or more of a file below `pxe/`.
 pub fn findings<E: std::fmt::Display>(
     manifest: &Manifest,
+    programs: &Programs,
     head: impl Fn(&str) -> Result<Vec<u8>, E>,
 ) -> Vec<Finding> {
-    let programs = Programs::of(manifest);
     let mut findings = Vec::new();
     let script = "then boot.ipxe by HTTP";
     for (firmware, program, choices) in [
@@ -201,9 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn beside_another_dhcp_server_ipxe_comes_before_grub() {
+        for (names, uefi) in [
+            (&["grub/grubx64.efi", "snponly.efi"][..], Some("snponly.efi")),
+            (&["grub/grubx64.efi"], Some("grub/grubx64.efi")),
+            (&["undionly.kpxe"], None),
+        ] {
+            let manifest = manifest(names);
+            let programs = Programs::of(&manifest).beside_another_dhcp(&manifest);
+            assert_eq!(programs.uefi.as_deref(), uefi, "{names:?}");
+        }
+    }
+
+    #[test]
     fn every_firmware_is_spoken_of() {
         let names = ["undionly.kpxe", "grub/shimx64.efi", "grub/grubx64.efi"];
-        let said = findings(&manifest(&names), head);
+        let said = findings(&manifest(&names), &Programs::of(&manifest(&names)), head);
         let told = |text: &str| Finding::Told(text.to_owned());
         assert_eq!(
             said,
@@ -228,7 +254,7 @@ mod tests {
         let fault_of = |name: &str, bytes: Vec<u8>| {
             let manifest = manifest(&[name, "grub/grubx64.efi"]);
             let heads = |asked: &str| if asked == name { Ok(bytes.clone()) } else { head(asked) };
-            let said = findings(&manifest, heads);
+            let said = findings(&manifest, &Programs::of(&manifest), heads);
             let broken = said.into_iter().find_map(|finding| match finding {
                 Finding::Broken(text) => Some(text),
                 _ => None,
@@ -248,7 +274,8 @@ mod tests {
                 if expected.is_empty() { String::new() } else { format!("pxe/{name} {expected}") };
             assert_eq!(said, expected);
         }
-        let said = findings(&manifest(&["grub/shimx64.efi"]), head);
+        let manifest = manifest(&["grub/shimx64.efi"]);
+        let said = findings(&manifest, &Programs::of(&manifest), head);
         assert!(said.iter().any(|finding| matches!(
             finding,
             Finding::Broken(text) if text.starts_with("pxe/grub/shimx64.efi is there, and pxe/grub/grubx64.efi")

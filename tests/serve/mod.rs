@@ -19,6 +19,7 @@ mod life;
 mod node;
 mod reports;
 mod storm;
+mod page;
 mod tftp;
 
 /// The MAC addresses of lab3's nodes, with dashes.

@@ -123,6 +123,15 @@ fn lease(address: Ipv4Addr, nets: &[BootNet]) -> Result<Option<Lease>> {
     Ok(None)
 }
 
+/// What clients of `service` are to load.
+pub fn programs(manifest: &Manifest, service: Service) -> Programs {
+    let programs = Programs::of(manifest);
+    match service {
+        Service::Addresses => programs,
+        Service::Proxy => programs.beside_another_dhcp(manifest),
+    }
+}
+
 /// Everything that answers depend on.
 #[derive(Clone, Debug)]
 pub struct Desk {
@@ -221,11 +230,12 @@ impl Desk {
         server: Ipv4Addr,
     ) -> Result<Self> {
         let boot = manifest.boot.as_ref();
+        let programs = programs(manifest, service);
         Ok(Self {
             service,
             strangers,
             server,
-            programs: Programs::of(manifest),
+            programs,
             hosts: hosts(manifest)?,
             domain: boot.map_or_else(String::new, |boot| boot.domain.clone()),
             ntp: boot.map_or_else(Vec::new, |boot| boot.ntp.clone()),
