@@ -263,7 +263,7 @@ impl Bench {
     /// Starts the boot server with `words` and waits until it serves.
     #[track_caller]
     fn serve(&self, net: &Net, words: &[&str]) -> Process {
-        let mut command = net.command(&nodeforge());
+        let mut command = net.command(nodeforge());
         command.arg("serve").args(words).current_dir(self.path());
         let server = Process::start(command, Vec::new());
         server.wait_for("listening on 10.78.0.1:80");

@@ -17,9 +17,9 @@ mod hostile;
 mod lasting;
 mod life;
 mod node;
+mod page;
 mod reports;
 mod storm;
-mod page;
 mod tftp;
 
 /// The MAC addresses of lab3's nodes, with dashes.
