@@ -194,7 +194,8 @@ fn backticked(page: &str) -> impl Iterator<Item = &str> {
 fn pages() -> Vec<PathBuf> {
     let docs = fs::read_dir(repository().join("docs")).unwrap();
     let docs = docs.map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
-    let mut pages: Vec<PathBuf> = docs.collect();
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let mut pages: Vec<PathBuf> = docs.filter(is_page).collect();
     pages.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(PathBuf::from));
     pages.sort();
     pages
