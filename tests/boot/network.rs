@@ -536,7 +536,7 @@ fn bios_boots_by_ipxe_and_the_servers_own_dhcp() {
 }
 
 #[test]
-fn uefi_boots_by_grub() {
+fn uefi_installs_by_grub() {
     if support::lacks(&NEEDS) {
         return;
     }
@@ -549,7 +549,7 @@ fn uefi_boots_by_grub() {
     let _site = net.start_dhcp_of_site(&["--dhcp-boot=grub/grubx64.efi,,10.78.0.1"]);
     let _server = bench.serve(&net, &["--tftp"]);
     let machines = Machines::new(&turn, &net, bench.path(), Firmware::Uefi);
-    machines.assert_others_boot_from_disk(UEFI);
+    // Not the others: this GRUB's `exit 1` ends in OVMF's setup, not on the disk.
     bench.arm("uefi");
     machines.assert_installs("uefi", UEFI);
 }
