@@ -161,6 +161,13 @@ impl Folder {
         }
         Self { digest: Digest::of(lines.as_bytes()), files: files.into() }
     }
+
+    /// The names of the files that the two do not share.
+    pub fn differing<'f>(&'f self, other: &'f Folder) -> BTreeSet<&'f str> {
+        let (ours, theirs) = (&self.files, &other.files);
+        let names = ours.keys().chain(theirs.keys());
+        names.filter(|name| ours.get(name) != theirs.get(name)).collect()
+    }
 }
 
 /// What a node gets, and what is known about it.
