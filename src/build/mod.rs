@@ -22,7 +22,7 @@ use crate::manifest::{
 };
 use crate::media::boot_tree::{self, Stage2};
 use crate::media::install_archive::{self, Handed};
-use crate::output::{Contents, Inputs, NewFile, Output, Published};
+use crate::output::{Contents, Inputs, NewFile, Output, Published, Remarks, Whole};
 use crate::plan::{self, Group, Plan};
 use crate::progress::Progress;
 use crate::render::install::NodeFiles;
@@ -56,6 +56,8 @@ pub struct BuildInput<'a> {
     pub program: Digest,
     /// Of everything that the build starts from; `None` to make everything anew.
     pub whole: Option<Digest>,
+    /// Whether preparing the library gave warnings.
+    pub remarks: Remarks,
 }
 
 /// A program that firmware loads, from the site's own folder.
@@ -104,20 +106,25 @@ pub fn build(
     output: Output,
     progress: &Progress,
 ) -> Result<Built, BuildError> {
-    let known = output.inputs();
-    if input.whole.is_some()
-        && input.whole == known.whole
-        && let Some((generation, manifest)) = output.untouched()
-    {
-        let published = Published::Unchanged { generation };
-        return Ok(Built::of(manifest, published, Some(ListedChanges::default())));
+    if let Some(built) = input.whole.and_then(|whole| unchanged(&output, whole)) {
+        return Ok(built);
     }
+    let known = output.inputs();
     require_free(input, &output)?;
     let (manifest, made_from) = make(input, &output, &known, progress)?;
     let changes = output.current().map(|current| ListedChanges::between(current, &manifest));
     let built = Built::of(&manifest, Published::Unchanged { generation: 0 }, changes);
     let published = output.publish(manifest, &made_from)?;
     Ok(Built { published, ..built })
+}
+
+/// What a build that starts from `whole` makes, if that is the current generation already and
+/// all of it is there.
+pub fn unchanged(output: &Output, whole: Digest) -> Option<Built> {
+    let is_same = output.made_from().is_some_and(|made_from| made_from.digest == whole);
+    let (generation, manifest) = is_same.then(|| output.untouched())??;
+    let published = Published::Unchanged { generation };
+    Some(Built::of(manifest, published, Some(ListedChanges::default())))
 }
 
 /// Makes what `input` plans, hands it to `target`, and lists it. `known` is what the generation
@@ -129,7 +136,8 @@ fn make(
     progress: &Progress,
 ) -> Result<(Manifest, Inputs), BuildError> {
     let before = Before::of(target, known);
-    let mut made_from = Inputs { whole: input.whole, ..Inputs::default() };
+    let whole = input.whole.map(|digest| Whole { digest, remarks: input.remarks });
+    let mut made_from = Inputs { whole, ..Inputs::default() };
     let layers = build_layers(input, target, &before)?;
     made_from.layers = layers.iter().map(|(name, layer)| (name.clone(), layer.inputs)).collect();
     let mut manifest = Manifest::new(&input.cluster.name, Reproducible::Yes);
@@ -191,12 +199,12 @@ impl BuildInput<'_> {
 
 impl Built {
     fn of(manifest: &Manifest, published: Published, changes: Option<ListedChanges>) -> Self {
-        let size: u64 = manifest.artifacts().map(|artifact| artifact.file.size).sum();
+        let totals = manifest.totals();
         Self {
             published,
             n_nodes: manifest.nodes.len(),
-            n_artifacts: manifest.artifacts().count(),
-            size: ByteSize::from_bytes(size),
+            n_artifacts: totals.n_artifacts,
+            size: ByteSize::from_bytes(totals.n_bytes),
             changes,
         }
     }

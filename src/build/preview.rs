@@ -45,7 +45,8 @@ impl<'a> Preview<'a> {
         });
         let known = old.inputs();
         let made = Nowhere::beside(old, input.prepared.kickstart_scripts());
-        let manifest = match input.whole.is_some() && input.whole == known.whole {
+        let whole = known.whole.map(|whole| whole.digest);
+        let manifest = match input.whole.is_some() && input.whole == whole {
             true => old.manifest().clone(),
             false => make(input, &made, &known, &Progress::hidden())?.0,
         };

@@ -20,7 +20,7 @@ use crate::diag::{Color, Problems};
 use crate::fetch::{self, ArchiveCache, CachedImages, Note, Unpacked};
 use crate::format::digest::{Digest, Hasher};
 use crate::manifest::FileEntry;
-use crate::output::{Output, Published};
+use crate::output::{self, Output, Published, Remarks, Whole};
 use crate::overlay::LibraryFiles;
 use crate::plan::Plan;
 use crate::progress::{Progress, Unit};
@@ -34,13 +34,41 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     let started = Instant::now();
     let (mut source, cluster, mut problems) = load::read(&args.cluster)?;
     let Some(cluster) = cluster else { return failed(args, problems, &source.map, color) };
-    let prepared = lint::prepare(&cluster, &mut source, &mut problems);
+    let sources = sources(&source);
     let secrets = lint::secrets(&cluster, Reach::Everything, &mut problems);
     lint::packages(&cluster, None, &mut problems);
     lint::archives(&cluster, Reach::Everything, &mut problems);
+    let so_far = load::sorted(problems.clone(), Some(&cluster));
+    let folders =
+        Folders { cache: args.cache.as_deref(), boot_programs: args.boot_programs.as_deref() };
+    let ingredients = match report::outcome(&so_far, args.deny) {
+        Outcome::Done => Some(Ingredients::gather(
+            &cluster,
+            (&source.library, &sources),
+            secrets,
+            &folders,
+            &mut problems,
+        )?),
+        // The templates' problems are told with the others.
+        _ => None,
+    };
+    if let Some(ingredients) = &ingredients
+        && let Some(built) = as_before(args, ingredients)?
+    {
+        report::draw(&so_far, &source.map, color)?;
+        return tell(args, &cluster, ingredients, &built, started);
+    }
+    let n_problems = problems.len();
+    let prepared = lint::prepare(&cluster, &mut source, &mut problems);
+    let remarks = match problems.len() == n_problems {
+        true => Remarks::None,
+        false => Remarks::Some,
+    };
     let problems = load::sorted(problems, Some(&cluster));
     report::draw(&problems, &source.map, color)?;
-    let (Some(prepared), Outcome::Done) = (prepared, report::outcome(&problems, args.deny)) else {
+    let (Some(prepared), Some(ingredients), Outcome::Done) =
+        (prepared, ingredients, report::outcome(&problems, args.deny))
+    else {
         eprintln!(
             "{}: {}; nothing was built",
             args.cluster.cluster.display(),
@@ -49,15 +77,9 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
         return Ok(Outcome::Problems);
     };
     let plan = Plan::of(&cluster, &load::selection(&cluster, args.only.as_deref())?);
-    let mut problems = Problems::default();
-    let folders =
-        Folders { cache: args.cache.as_deref(), boot_programs: args.boot_programs.as_deref() };
-    let ingredients = Ingredients::gather(&cluster, &source, secrets, &folders, &mut problems)?;
-    if problems.has_errors() {
-        return failed(args, problems, &source.map, color);
-    }
     let input = BuildInput {
         whole: args.only.is_none().then_some(ingredients.everything),
+        remarks,
         ..ingredients.input(&cluster, &plan, &prepared)
     };
     let output = Output::open(&args.out)?;
@@ -75,11 +97,32 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
             return failed(args, problems, &source.map, color);
         }
     };
-    warn_of_pending(&cluster, &ingredients.images, &args.cluster.cluster);
-    tell_of_secrets(&cluster, &ingredients.secrets);
+    tell(args, &cluster, &ingredients, &built, started)
+}
+
+/// The current generation, if it was made from the same as now, and is whole. Templates were
+/// prepared without a warning then: nothing has to be read of them to say so again.
+fn as_before(args: &BuildArgs, ingredients: &Ingredients) -> Result<Option<Built>> {
+    let same = Whole { digest: ingredients.everything, remarks: Remarks::None };
+    if args.only.is_some() || output::made_from(&args.out) != Some(same) {
+        return Ok(None);
+    }
+    Ok(build::unchanged(&Output::open(&args.out)?, same.digest))
+}
+
+/// Says what was built, and what is left to do.
+fn tell(
+    args: &BuildArgs,
+    cluster: &Cluster,
+    ingredients: &Ingredients,
+    built: &Built,
+    started: Instant,
+) -> Result<Outcome> {
+    warn_of_pending(cluster, &ingredients.images, &args.cluster.cluster);
+    tell_of_secrets(cluster, &ingredients.secrets);
     match args.json {
-        true => print_json(&built)?,
-        false => describe(&built, args, started),
+        true => print_json(built)?,
+        false => describe(built, args, started),
     }
     Ok(Outcome::Done)
 }
@@ -104,11 +147,11 @@ pub(super) struct Ingredients {
 }
 
 impl Ingredients {
-    /// Finds what `cluster`, which was read from `source`, needs in `folders`; archives that are
-    /// wrong are `problems`.
+    /// Finds what `cluster` needs in `folders`; archives that are wrong are `problems`. `read` are
+    /// the library and the [digest](sources) of the sources.
     pub(super) fn gather(
         cluster: &Cluster,
-        source: &Source,
+        read: (&LibraryFiles, &Digest),
         secrets: Vec<KindSecrets>,
         folders: &Folders<'_>,
         problems: &mut Problems,
@@ -120,10 +163,10 @@ impl Ingredients {
             boot_programs: boot_programs(folders.boot_programs, folders.cache)?,
             repositories: repositories(cluster, archives.as_ref(), problems),
             _archives: archives,
-            program: program(&source.library)?,
+            program: program(read.0)?,
             everything: Digest::of(b""),
         };
-        ingredients.everything = ingredients.digest(source);
+        ingredients.everything = ingredients.digest(read.1);
         Ok(ingredients)
     }
 
@@ -144,16 +187,14 @@ impl Ingredients {
             repositories: &self.repositories,
             program: self.program,
             whole: Some(self.everything),
+            remarks: Remarks::Some,
         }
     }
 
-    fn digest(&self, source: &Source) -> Digest {
+    fn digest(&self, sources: &Digest) -> Digest {
         let mut hasher = Hasher::default();
         hasher.update(self.program.as_bytes());
-        for file in source.map.files() {
-            hasher.update(format!("{:?} {}\n", file.path, file.text.len()).as_bytes());
-            hasher.update(file.text.as_bytes());
-        }
+        hasher.update(sources.as_bytes());
         for secrets in &self.secrets {
             hasher.update(format!("{}\n", secrets.bundle().len()).as_bytes());
             hasher.update(secrets.bundle());
@@ -167,6 +208,17 @@ impl Ingredients {
         }
         hasher.finish()
     }
+}
+
+/// The digest of the cluster file and all that it names. Templates, which are made sources later,
+/// count as part of the library.
+pub(super) fn sources(source: &Source) -> Digest {
+    let mut hasher = Hasher::default();
+    for file in source.map.files() {
+        hasher.update(format!("{:?} {}\n", file.path, file.text.len()).as_bytes());
+        hasher.update(file.text.as_bytes());
+    }
+    hasher.finish()
 }
 
 /// The digest of this program, as far as it can be told apart cheaply, and of the profiles and

@@ -42,7 +42,7 @@ mod sweep;
 mod verify;
 
 pub use generations::{ListedGeneration, Stored, generations};
-pub use inputs::Inputs;
+pub use inputs::{Inputs, Remarks, Whole, made_from};
 pub use publish::Published;
 pub use rollback::{RolledBack, rollback};
 pub use stage::{Contents, Filling, NewFile};

@@ -8,7 +8,7 @@ use crate::build::Preview;
 use crate::changes::{self, Changes, Patches};
 use crate::cli::{ClusterArgs, Compared, DiffArgs};
 use crate::commands::build::{Folders, Ingredients};
-use crate::commands::{Outcome, lint, load, report};
+use crate::commands::{Outcome, build, lint, load, report};
 use crate::diag::{Color, Problems};
 use crate::output::Stored;
 use crate::plan::Plan;
@@ -86,6 +86,7 @@ fn of_build(
 ) -> Result<Option<Changes>> {
     let Some(mut loaded) = load::resolved(cluster_args, color)? else { return Ok(None) };
     let cluster = &loaded.cluster;
+    let sources = build::sources(&loaded.source);
     let mut problems = Problems::default();
     let prepared = lint::prepare(cluster, &mut loaded.source, &mut problems);
     let secrets = lint::secrets(cluster, Reach::Everything, &mut problems);
@@ -100,8 +101,8 @@ fn of_build(
     let mut problems = Problems::default();
     let folders =
         Folders { cache: args.cache.as_deref(), boot_programs: args.boot_programs.as_deref() };
-    let ingredients =
-        Ingredients::gather(cluster, &loaded.source, secrets, &folders, &mut problems)?;
+    let read = (&loaded.source.library, &sources);
+    let ingredients = Ingredients::gather(cluster, read, secrets, &folders, &mut problems)?;
     if problems.has_errors() {
         report::draw(&problems.into_sorted(), &loaded.source.map, color)?;
         return Ok(None);
