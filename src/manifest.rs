@@ -359,7 +359,8 @@ impl Totals {
     fn add(&mut self, place: &str, name: &str, file: &FileEntry) {
         let n_slashes = usize::from(!place.is_empty());
         self.n_artifacts += 1;
-        self.n_bytes += file.size;
+        // A list of somebody else's may say anything.
+        self.n_bytes = self.n_bytes.saturating_add(file.size);
         self.n_name_bytes += (place.len() + n_slashes + name.len()) as u64;
     }
 }

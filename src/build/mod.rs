@@ -6,6 +6,7 @@ mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
@@ -20,7 +21,7 @@ use crate::format::{Archive, gzip, pack, pack_around};
 use crate::manifest::{
     FileEntry, Folder, LAYER_SUMS, Manifest, NodeEntry, PxeEntry, Reproducible, layer_sums,
 };
-use crate::media::boot_tree::{self, Stage2};
+use crate::media::boot_tree::{self, KindMenus, Stage2};
 use crate::media::install_archive::{self, Handed};
 use crate::output::{Contents, Inputs, NewFile, Output, Published, Remarks, Whole};
 use crate::plan::{self, Group, Plan};
@@ -591,6 +592,9 @@ fn build_boot_tree(
         }
         Ok(())
     };
+    // Made when a kind's first node wants one.
+    let menus: Vec<OnceLock<KindMenus<'_>>> =
+        input.cluster.kinds.iter().map(|_| OnceLock::new()).collect();
     input.cluster.nodes.par_iter().try_for_each(|node| -> Result<(), BuildError> {
         let mac = input.cluster.boot_mac(node);
         if let Some(mac) = mac.filter(|_| before.is_same_node(node.name.as_str(), made_from))
@@ -598,7 +602,8 @@ fn build_boot_tree(
         {
             return Ok(());
         }
-        add(node_boot_files(input, node).map_err(template_problem)?)
+        let menus = menus[node.kind].get_or_init(|| kind_menus(input, node.kind));
+        add(menus.files(node).map_err(template_problem)?)
     })?;
     add(shared_boot_files(input).map_err(template_problem)?)?;
     let images = images(input);
@@ -623,13 +628,9 @@ fn build_boot_tree(
     Ok(PxeEntry { folder, pending: images.pending })
 }
 
-/// The boot files of one node by path below `pxe/`.
-fn node_boot_files(
-    input: &BuildInput<'_>,
-    node: &Node,
-) -> Result<BTreeMap<String, String>, TemplateError> {
-    let stage2 = input.stage2(input.cluster.kind_of(node));
-    boot_tree::node_files(input.prepared.templates(), input.cluster, node, stage2)
+fn kind_menus<'a>(input: &BuildInput<'a>, kind: usize) -> KindMenus<'a> {
+    let kind = &input.cluster.kinds[kind];
+    KindMenus::of(input.prepared.templates(), input.cluster, kind, input.stage2(kind))
 }
 
 /// The boot files of all nodes by path below `pxe/`.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::build::target::Nowhere;
 use crate::build::{
-    BuildError, BuildInput, base64, is_kickstart_secret, make, node_boot_files, shared_boot_files,
+    BuildError, BuildInput, base64, is_kickstart_secret, kind_menus, make, shared_boot_files,
 };
 use crate::changes::{Secret, Side};
 use crate::cluster::Node;
@@ -109,7 +109,10 @@ impl Side for Preview<'_> {
             return Ok(Some(text.into_bytes()));
         }
         let files = match node {
-            Some(node) => node_boot_files(self.input, self.node_of(node)?),
+            Some(node) => {
+                let node = self.node_of(node)?;
+                kind_menus(self.input, node.kind).files(node)
+            }
             None => shared_boot_files(self.input),
         };
         let files = files.map_err(|fault| again(vec![self.input.prepared.diagnostic(&fault)]))?;
