@@ -9,6 +9,7 @@
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`firstboot`]: what a node runs when it comes up, on made-up machines.
 //! * [`format`]: the formatting admin against made-up clusters.
+//! * [`fuzzing`]: the fuzzer's targets on what it found so far, and on random bytes.
 //! * [`diff`]: `diff`, `generations` and `rollback`.
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
@@ -30,6 +31,7 @@ mod examples;
 mod fetch;
 mod firstboot;
 mod format;
+mod fuzzing;
 mod hardware;
 mod incremental;
 mod kickstart;
