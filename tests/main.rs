@@ -6,6 +6,7 @@
 //! * [`boot`]: real kernels under QEMU.
 //! * [`docs`]: what README.md and docs/ say of the program, against the program.
 //! * [`corpus`]: cluster files good and bad, with what `check` says of each.
+//! * [`crash`]: builds that are killed or meet a failing disk, and readers beside builds.
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`firstboot`]: what a node runs when it comes up, on made-up machines.
 //! * [`format`]: the formatting admin against made-up clusters.
@@ -24,6 +25,7 @@
 
 mod boot;
 mod corpus;
+mod crash;
 mod daos;
 mod diff;
 mod docs;
