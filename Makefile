@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo build test test-fast test-boot test-nodes lint bench release clean
+.PHONY: help demo build test test-fast test-boot test-nodes lint bench fuzz release clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ test-nodes: ## Whole nodes in guests, first boot to format: not proven yet, an h
 lint: ## rustfmt, clippy, shellcheck
 	scripts/run-stages lint
 
-bench: build ## Measure builds of 10, 1,000 and 10,000 nodes: docs/benchmarks.md
+bench: build ## Measure builds and, beside them, what others do: docs/benchmarks.md
 	scripts/bench.py $${CARGO_TARGET_DIR:-target}/release/nodeforge
+
+fuzz: ## Each fuzz target for a minute, on nightly; FUZZ_SECONDS=10 for less
+	scripts/fuzz
 
 release: ## A binary that runs on EL8 (glibc 2.28) too: dist/nodeforge
 	scripts/release

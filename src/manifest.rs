@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::ops::Index;
 use std::sync::Arc;
 
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::format::digest::{Digest, DigestWriter};
@@ -117,12 +119,12 @@ impl Index<&str> for Files {
 
 impl From<BTreeMap<String, FileEntry>> for Files {
     fn from(files: BTreeMap<String, FileEntry>) -> Self {
-        Self(files.into_iter().map(|(name, file)| (shared_name(name), file)).collect())
+        Self(files.into_iter().map(|(name, file)| (shared_name(&name), file)).collect())
     }
 }
 
 /// A name that many folders have in common is the same one in memory.
-fn shared_name(name: String) -> Arc<str> {
+fn shared_name(name: &str) -> Arc<str> {
     thread_local! {
         static NAMES: RefCell<BTreeSet<Arc<str>>> = const { RefCell::new(BTreeSet::new()) };
     }
@@ -130,7 +132,7 @@ fn shared_name(name: String) -> Arc<str> {
     if name.contains('/') {
         return name.into();
     }
-    NAMES.with_borrow_mut(|names| match names.get(name.as_str()) {
+    NAMES.with_borrow_mut(|names| match names.get(name) {
         Some(known) => Arc::clone(known),
         None => {
             let name: Arc<str> = name.into();
@@ -138,6 +140,29 @@ fn shared_name(name: String) -> Arc<str> {
             name
         }
     })
+}
+
+/// A name as it is read, without a copy of its own where it is known.
+struct SharedName(Arc<str>);
+
+impl<'de> Deserialize<'de> for SharedName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = SharedName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a file's name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<SharedName, E> {
+                Ok(SharedName(shared_name(name)))
+            }
+        }
+
+        deserializer.deserialize_str(Name)
+    }
 }
 
 impl Serialize for Files {
@@ -148,7 +173,32 @@ impl Serialize for Files {
 
 impl<'de> Deserialize<'de> for Files {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(BTreeMap::<String, FileEntry>::deserialize(deserializer)?.into())
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Files;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("files by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Files, A::Error> {
+                let mut files: Vec<(Arc<str>, FileEntry)> = Vec::with_capacity(4);
+                let mut is_sorted = true;
+                while let Some((SharedName(name), file)) = map.next_entry()? {
+                    is_sorted &= files.last().is_none_or(|(last, _)| *last < name);
+                    files.push((name, file));
+                }
+                if !is_sorted {
+                    // Not our writing: of equal names the last one counts, as in any map.
+                    let by_name: BTreeMap<Arc<str>, FileEntry> = files.into_iter().collect();
+                    files = by_name.into_iter().collect();
+                }
+                Ok(Files(files.into()))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
     }
 }
 
@@ -161,6 +211,13 @@ impl Folder {
             lines.push_str(&format!("{name} {} {}\n", file.size, file.sha256));
         }
         Self { digest: Digest::of(lines.as_bytes()), files: files.into() }
+    }
+
+    /// The names of the files that the two do not share.
+    pub fn differing<'f>(&'f self, other: &'f Folder) -> BTreeSet<&'f str> {
+        let (ours, theirs) = (&self.files, &other.files);
+        let names = ours.keys().chain(theirs.keys());
+        names.filter(|name| ours.get(name) != theirs.get(name)).collect()
     }
 }
 
@@ -285,8 +342,8 @@ impl Manifest {
     /// Fails for a format other than [`FORMAT`], and for names that would lead out of the
     /// folders they are in: whoever reads a manifest may open what it names.
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
-        check_format(json)?;
-        let manifest: Self = serde_json::from_slice(json)?;
+        let manifest: Self = parse(json)?;
+        require_format(manifest.format)?;
         let single_parts = manifest.nodes.keys().chain(manifest.layers.keys());
         if let Some(name) = single_parts.clone().find(|name| name.contains('/')) {
             return Err(ManifestError::Path(name.clone()));
@@ -314,6 +371,16 @@ impl Manifest {
         layers.chain(nodes).chain([("pxe".to_owned(), &self.pxe.folder)])
     }
 
+    /// How much [`artifacts`](Self::artifacts) there are, without making their names.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.files.iter().for_each(|(name, file)| totals.add("", name, file));
+        for (place, folder) in self.folders() {
+            folder.files.iter().for_each(|(name, file)| totals.add(&place, name, file));
+        }
+        totals
+    }
+
     /// Each public artefact with its path from the generation's root, in a fixed order. The
     /// manifest itself is not among them.
     pub fn artifacts(&self) -> impl Iterator<Item = Artifact> + '_ {
@@ -327,6 +394,25 @@ impl Manifest {
                 .collect();
             files
         }))
+    }
+}
+
+/// What lists of artefacts add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub n_artifacts: usize,
+    pub n_bytes: u64,
+    /// Of their paths.
+    pub n_name_bytes: u64,
+}
+
+impl Totals {
+    fn add(&mut self, place: &str, name: &str, file: &FileEntry) {
+        let n_slashes = usize::from(!place.is_empty());
+        self.n_artifacts += 1;
+        // A list of somebody else's may say anything.
+        self.n_bytes = self.n_bytes.saturating_add(file.size);
+        self.n_name_bytes += (place.len() + n_slashes + name.len()) as u64;
     }
 }
 
@@ -392,8 +478,8 @@ impl SecretManifest {
 
     /// Reads a list of secrets back; see [`Manifest::from_json`].
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
-        check_format(json)?;
-        let manifest: Self = serde_json::from_slice(json)?;
+        let manifest: Self = parse(json)?;
+        require_format(manifest.format)?;
         check_paths(manifest.files.keys().map(String::as_str))?;
         Ok(manifest)
     }
@@ -407,6 +493,13 @@ impl SecretManifest {
         write_json(self, out)
     }
 
+    /// How much of them there are.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.files.iter().for_each(|(name, secret)| totals.add("", name, &secret.file()));
+        totals
+    }
+
     /// Each secret file with its path inside `secret/`.
     pub fn artifacts(&self) -> impl Iterator<Item = Artifact> + '_ {
         self.files.iter().map(|(name, secret)| Artifact { name: name.clone(), file: secret.file() })
@@ -416,7 +509,7 @@ impl SecretManifest {
 /// Whether `name` can be the name of an artefact: a clean relative path that `sha256sum`
 /// prints as it is.
 pub fn is_clean_name(name: &str) -> bool {
-    TreePath::new(name).is_ok() && !name.contains('\\')
+    TreePath::is_clean(name) && !name.contains('\\')
 }
 
 /// A manifest that cannot be used.
@@ -430,15 +523,22 @@ pub enum ManifestError {
     Json(#[from] serde_json::Error),
 }
 
-/// The format first: another one need not look like ours otherwise.
-fn check_format(json: &[u8]) -> Result<(), ManifestError> {
+/// What does not parse may be of another format, which says more than what was expected.
+fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ManifestError> {
     #[derive(Deserialize)]
     struct OnlyFormat {
         format: u32,
     }
-    match serde_json::from_slice(json)? {
-        OnlyFormat { format: FORMAT } => Ok(()),
-        OnlyFormat { format } => Err(ManifestError::Format(format)),
+    serde_json::from_slice(json).map_err(|fault| match serde_json::from_slice(json) {
+        Ok(OnlyFormat { format }) if format != FORMAT => ManifestError::Format(format),
+        _ => fault.into(),
+    })
+}
+
+fn require_format(format: u32) -> Result<(), ManifestError> {
+    match format {
+        FORMAT => Ok(()),
+        _ => Err(ManifestError::Format(format)),
     }
 }
 

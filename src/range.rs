@@ -40,6 +40,9 @@ impl fmt::Display for NodeName {
 
 impl Ord for NodeName {
     fn cmp(&self, other: &Self) -> Ordering {
+        if self.0 == other.0 {
+            return Ordering::Equal;
+        }
         let split = |name| split_number(name).unwrap_or((name, ""));
         let ((prefix, digits), (other_prefix, other_digits)) = (split(&self.0), split(&other.0));
         // Most names of a cluster have equally many digits, which compare as they stand.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Where a file goes inside an image: relative, `/`-separated, without `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,11 +16,16 @@ impl TreePath {
     ///
     /// Fails for a path that is absolute, climbs, has empty parts, or holds a control character.
     pub fn new(path: &str) -> Result<Self, TreePathError> {
-        let is_clean = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        if !is_clean || path.contains(char::is_control) {
-            return Err(TreePathError(path.to_owned()));
+        match Self::is_clean(path) {
+            true => Ok(Self(path.to_owned())),
+            false => Err(TreePathError(path.to_owned())),
         }
-        Ok(Self(path.to_owned()))
+    }
+
+    /// Whether `path` can be one.
+    pub fn is_clean(path: &str) -> bool {
+        path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+            && !path.contains(char::is_control)
     }
 
     pub fn as_str(&self) -> &str {
@@ -84,7 +89,9 @@ pub struct Owner {
 
 impl Owner {
     pub fn root() -> Self {
-        Self { user: "root".into(), group: "root".into() }
+        // Nearly every entry's: a copy costs no memory.
+        static ROOT: LazyLock<Arc<str>> = LazyLock::new(|| "root".into());
+        Self { user: Arc::clone(&ROOT), group: Arc::clone(&ROOT) }
     }
 
     pub fn is_root(&self) -> bool {

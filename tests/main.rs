@@ -6,9 +6,11 @@
 //! * [`boot`]: real kernels under QEMU.
 //! * [`docs`]: what README.md and docs/ say of the program, against the program.
 //! * [`corpus`]: cluster files good and bad, with what `check` says of each.
+//! * [`crash`]: builds that are killed or meet a failing disk, and readers beside builds.
 //! * [`daos`], [`fetch`], [`kickstart`], [`overlays`]: a part of the library from end to end.
 //! * [`firstboot`]: what a node runs when it comes up, on made-up machines.
 //! * [`format`]: the formatting admin against made-up clusters.
+//! * [`fuzzing`]: the fuzzer's targets on what it found so far, and on random bytes.
 //! * [`diff`]: `diff`, `generations` and `rollback`.
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
@@ -24,6 +26,7 @@
 
 mod boot;
 mod corpus;
+mod crash;
 mod daos;
 mod diff;
 mod docs;
@@ -31,6 +34,7 @@ mod examples;
 mod fetch;
 mod firstboot;
 mod format;
+mod fuzzing;
 mod hardware;
 mod incremental;
 mod kickstart;

@@ -18,11 +18,9 @@ use crate::tree::FileTree;
 pub(super) fn of_kind(input: &BuildInput<'_>, kind: usize, layers: &[(String, &Layer)]) -> Hasher {
     let (cluster, model) = (input.cluster, &input.cluster.kinds[kind]);
     let mut text = format!("{}\n", input.prepared.kind_fingerprint(kind));
-    let release = &model.os.release.value;
-    let has_stage2 = input.images.get(release).is_some_and(|images| images.install_img.is_some());
     let boot = (&cluster.boot.overlay.value, &cluster.boot.secrets.value, &model.hw.disk_boot);
     let n_secrets = input.secrets[kind].bundle().len();
-    write_line(&mut text, &(boot, has_stage2, n_secrets > 0, model.primary_nic()));
+    write_line(&mut text, &(boot, input.stage2(model), n_secrets > 0, model.primary_nic()));
     for nic in &model.hw.nics {
         let names = (&nic.key, &nic.name.value, nic.net.as_deref());
         let place = (nic.pci.as_deref(), nic.domain.as_deref(), nic.numa.as_deref());

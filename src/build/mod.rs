@@ -2,14 +2,17 @@
 
 mod inputs;
 mod preview;
+mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
+use crate::build::target::{Before, Target};
+use crate::changes::ListedChanges;
 use crate::cluster::{Cluster, Kind, Node, OverlayVia, SecretsVia};
 use crate::diag::{Diagnostic, codes};
 use crate::fetch::{CachedImages, Unpacked};
@@ -18,15 +21,15 @@ use crate::format::{Archive, gzip, pack, pack_around};
 use crate::manifest::{
     FileEntry, Folder, LAYER_SUMS, Manifest, NodeEntry, PxeEntry, Reproducible, layer_sums,
 };
-use crate::media::boot_tree::{self, Stage2};
+use crate::media::boot_tree::{self, KindMenus, Stage2};
 use crate::media::install_archive::{self, Handed};
-use crate::output::{Contents, Inputs, NewFile, Output, Published};
+use crate::output::{Contents, Inputs, NewFile, Output, Published, Remarks, Whole};
 use crate::plan::{self, Group, Plan};
 use crate::progress::Progress;
-use crate::range::NodeName;
 use crate::render::install::NodeFiles;
 use crate::render::kickstart::EmbeddedFile;
 use crate::render::prepared::{NodeRenderer, Prepared};
+use crate::render::template::TemplateError;
 use crate::secrets::KindSecrets;
 use crate::tree::FileTree;
 use crate::units::ByteSize;
@@ -54,6 +57,8 @@ pub struct BuildInput<'a> {
     pub program: Digest,
     /// Of everything that the build starts from; `None` to make everything anew.
     pub whole: Option<Digest>,
+    /// Whether preparing the library gave warnings.
+    pub remarks: Remarks,
 }
 
 /// A program that firmware loads, from the site's own folder.
@@ -71,44 +76,7 @@ pub struct Built {
     pub n_artifacts: usize,
     pub size: ByteSize,
     /// Against the generation before; `None` for the first one, where all is new.
-    pub changes: Option<ChangedNodes>,
-}
-
-/// Whose files differ between two generations.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChangedNodes {
-    pub added: Vec<NodeName>,
-    pub removed: Vec<NodeName>,
-    /// Nodes with files of their own that differ, and which these are.
-    pub changed: Vec<(NodeName, Vec<String>)>,
-    /// Shared layers that are new or differ.
-    pub layers: Vec<String>,
-}
-
-impl ChangedNodes {
-    /// Compares what is listed; nothing is read.
-    pub fn between(old: &Manifest, new: &Manifest) -> Self {
-        let mut changes = Self::default();
-        for (name, node) in &new.nodes {
-            match old.nodes.get(name) {
-                None => changes.added.push(NodeName::new(name)),
-                Some(before) if before.folder.digest == node.folder.digest => {}
-                Some(before) => {
-                    let (old, new) = (&before.folder.files, &node.folder.files);
-                    let differs = |name: &&str| old.get(name) != new.get(name);
-                    let names: BTreeSet<&str> =
-                        old.keys().chain(new.keys()).filter(differs).collect();
-                    let names = names.into_iter().map(str::to_owned).collect();
-                    changes.changed.push((NodeName::new(name), names));
-                }
-            }
-        }
-        let removed = old.nodes.keys().filter(|name| !new.nodes.contains_key(*name));
-        changes.removed = removed.map(NodeName::new).collect();
-        let is_new = |(name, folder): &(&String, &Folder)| old.layers.get(*name) != Some(folder);
-        changes.layers = new.layers.iter().filter(is_new).map(|(name, _)| name.clone()).collect();
-        changes
-    }
+    pub changes: Option<ListedChanges>,
 }
 
 /// Why a build stopped.
@@ -139,65 +107,106 @@ pub fn build(
     output: Output,
     progress: &Progress,
 ) -> Result<Built, BuildError> {
+    if let Some(built) = input.whole.and_then(|whole| unchanged(&output, whole)) {
+        return Ok(built);
+    }
     let known = output.inputs();
-    if input.whole.is_some()
-        && input.whole == known.whole
-        && let Some((generation, manifest)) = output.untouched()
-    {
-        let published = Published::Unchanged { generation };
-        return Ok(Built::of(manifest, published, Some(ChangedNodes::default())));
-    }
     require_free(input, &output)?;
-    let mut made_from = Inputs { whole: input.whole, ..Inputs::default() };
-    let layers = build_layers(input, &output, &known)?;
-    made_from.layers = layers.iter().map(|(name, layer)| (name.clone(), layer.inputs)).collect();
-    let mut manifest = Manifest::new(&input.cluster.name, Reproducible::Yes);
-    manifest.allowed = input.cluster.allow.iter().map(|code| code.value.clone()).collect();
-    manifest.layers =
-        layers.iter().map(|(name, layer)| (name.clone(), layer.folder.clone())).collect();
-    let mut carried_layers = BTreeMap::new();
-    for name in &input.plan.carried {
-        if output.current().is_some_and(|current| current.nodes.contains_key(name.as_str())) {
-            let node = output.carry_node(name.as_str())?;
-            for layer in node.layers.iter().filter(|layer| !manifest.layers.contains_key(*layer)) {
-                carried_layers.insert(layer.clone(), output.carry_layer(layer)?);
-            }
-            manifest.nodes.insert(name.to_string(), node);
-            let inputs = known.nodes.get_key_value(name.as_str());
-            made_from.nodes.extend(inputs.map(|(name, digest)| (name.clone(), *digest)));
-        }
-    }
-    manifest.layers.extend(carried_layers);
-    let sums = layer_sums(&manifest.layers);
-    let shared = Shared::new(input.prepared, &layers, &sums)?;
-    let groups: Vec<Vec<BuiltNode>> = input
-        .plan
-        .groups
-        .par_iter()
-        .map(|group| build_group(input, group, &shared, &known, &output, progress))
-        .collect::<Result<_, BuildError>>()?;
-    for node in groups.into_iter().flatten() {
-        made_from.nodes.insert(node.name.clone(), node.inputs);
-        manifest.nodes.insert(node.name, node.entry);
-    }
-    manifest.pxe = build_boot_tree(input, &output, &known, &made_from)?;
-    manifest.boot = Some(boot_tree::cluster_boot(input.cluster));
-    // As the publication lists it; it is counted with the others here.
-    manifest.files.insert(LAYER_SUMS.to_owned(), FileEntry::of(sums.as_bytes()));
-    let changes = output.current().map(|current| ChangedNodes::between(current, &manifest));
+    let (manifest, made_from) = make(input, &output, &known, progress)?;
+    let changes = output.current().map(|current| ListedChanges::between(current, &manifest));
     let built = Built::of(&manifest, Published::Unchanged { generation: 0 }, changes);
     let published = output.publish(manifest, &made_from)?;
     Ok(Built { published, ..built })
 }
 
+/// What a build that starts from `whole` makes, if that is the current generation already and
+/// all of it is there.
+pub fn unchanged(output: &Output, whole: Digest) -> Option<Built> {
+    let is_same = output.made_from().is_some_and(|made_from| made_from.digest == whole);
+    let (generation, manifest) = is_same.then(|| output.untouched())??;
+    let published = Published::Unchanged { generation };
+    Some(Built::of(manifest, published, Some(ListedChanges::default())))
+}
+
+/// Makes what `input` plans, hands it to `target`, and lists it. `known` is what the generation
+/// before was made from.`made_one` is called for each node.
+fn make(
+    input: &BuildInput<'_>,
+    target: &dyn Target,
+    known: &Inputs,
+    progress: &Progress,
+) -> Result<(Manifest, Inputs), BuildError> {
+    let before = Before::of(target, known);
+    let whole = input.whole.map(|digest| Whole { digest, remarks: input.remarks });
+    let mut made_from = Inputs { whole, ..Inputs::default() };
+    let layers = build_layers(input, target, &before)?;
+    made_from.layers = layers.iter().map(|(name, layer)| (name.clone(), layer.inputs)).collect();
+    let mut manifest = Manifest::new(&input.cluster.name, Reproducible::Yes);
+    manifest.allowed = input.cluster.allow.iter().map(|code| code.value.clone()).collect();
+    manifest.layers =
+        layers.iter().map(|(name, layer)| (name.clone(), layer.folder.clone())).collect();
+    carry(input, target, known, &mut manifest, &mut made_from)?;
+    let sums = layer_sums(&manifest.layers);
+    // As the publication lists it; it is counted with the others here.
+    manifest.files.insert(LAYER_SUMS.to_owned(), FileEntry::of(sums.as_bytes()));
+    let shared = Shared::new(input.prepared, &layers, &sums)?;
+    let groups: Vec<Vec<BuiltNode>> = input
+        .plan
+        .groups
+        .par_iter()
+        .map(|group| build_group(input, group, &shared, &before, target, progress))
+        .collect::<Result<_, BuildError>>()?;
+    for node in groups.into_iter().flatten() {
+        made_from.nodes.insert(node.name.clone(), node.inputs);
+        manifest.nodes.insert(node.name, node.entry);
+    }
+    manifest.pxe = build_boot_tree(input, target, &before, &made_from)?;
+    manifest.boot = Some(boot_tree::cluster_boot(input.cluster));
+    Ok((manifest, made_from))
+}
+
+/// Takes over the nodes that are not built, with the layers that only they have.
+fn carry(
+    input: &BuildInput<'_>,
+    target: &dyn Target,
+    known: &Inputs,
+    manifest: &mut Manifest,
+    made_from: &mut Inputs,
+) -> Result<()> {
+    let was_built =
+        |name: &str| target.before().is_some_and(|before| before.nodes.contains_key(name));
+    let mut layers = BTreeMap::new();
+    for name in input.plan.carried.iter().filter(|name| was_built(name.as_str())) {
+        let node = target.carry_node(name.as_str())?;
+        for layer in node.layers.iter().filter(|layer| !manifest.layers.contains_key(*layer)) {
+            layers.insert(layer.clone(), target.carry_layer(layer)?);
+        }
+        manifest.nodes.insert(name.to_string(), node);
+        let inputs = known.nodes.get_key_value(name.as_str());
+        made_from.nodes.extend(inputs.map(|(name, digest)| (name.clone(), *digest)));
+    }
+    manifest.layers.extend(layers);
+    Ok(())
+}
+
+impl BuildInput<'_> {
+    /// Where the installer of a kind's nodes gets its second stage.
+    fn stage2(&self, kind: &Kind) -> Stage2 {
+        match self.images.get(&kind.os.release.value) {
+            Some(CachedImages { install_img: Some(_), .. }) => Stage2::BootServer,
+            _ => Stage2::Mirror,
+        }
+    }
+}
+
 impl Built {
-    fn of(manifest: &Manifest, published: Published, changes: Option<ChangedNodes>) -> Self {
-        let size: u64 = manifest.artifacts().map(|artifact| artifact.file.size).sum();
+    fn of(manifest: &Manifest, published: Published, changes: Option<ListedChanges>) -> Self {
+        let totals = manifest.totals();
         Self {
             published,
             n_nodes: manifest.nodes.len(),
-            n_artifacts: manifest.artifacts().count(),
-            size: ByteSize::from_bytes(size),
+            n_artifacts: totals.n_artifacts,
+            size: ByteSize::from_bytes(totals.n_bytes),
             changes,
         }
     }
@@ -244,14 +253,14 @@ fn require_free(input: &BuildInput<'_>, output: &Output) -> Result<()> {
 
 fn build_layers(
     input: &BuildInput<'_>,
-    output: &Output,
-    known: &Inputs,
+    target: &dyn Target,
+    before: &Before<'_>,
 ) -> Result<BTreeMap<String, Layer>, BuildError> {
     let trees = input.prepared.layers().map_err(BuildError::Problems)?;
     let layers: Vec<(String, Layer)> = trees
         .into_par_iter()
         .map(|(name, tree)| {
-            let layer = build_layer(input, &name, &tree, output, known)
+            let layer = build_layer(input, &name, &tree, target, before)
                 .with_context(|| format!("building the layer {name}"))?;
             Ok((name, layer))
         })
@@ -263,20 +272,14 @@ fn build_layer(
     input: &BuildInput<'_>,
     name: &str,
     tree: &FileTree,
-    output: &Output,
-    known: &Inputs,
+    target: &dyn Target,
+    before: &Before<'_>,
 ) -> Result<Layer> {
     let inputs = inputs::of_layer(&input.program, tree);
-    let current = output.current().and_then(|manifest| manifest.layers.get(name));
-    if known.layers.get(name) == Some(&inputs)
-        && let Some(folder) = current.filter(|folder| output.is_in_store(folder))
-    {
+    if let Some(folder) = before.layer(name, &inputs).filter(|folder| target.has(folder)) {
         let tar = match input.cluster.boot.overlay.value {
             OverlayVia::Http => Vec::new(),
-            OverlayVia::Media | OverlayVia::Embedded => {
-                let path = output.file_in_store(folder, plan::LAYER_TAR);
-                fs::read(&path).with_context(|| format!("reading {}", path.display()))?
-            }
+            OverlayVia::Media | OverlayVia::Embedded => target.read(folder, plan::LAYER_TAR)?,
         };
         let is_whole = tar.is_empty() || FileEntry::of(&tar) == folder.files[plan::LAYER_TAR];
         if is_whole {
@@ -288,7 +291,7 @@ fn build_layer(
         NewFile { name: plan::LAYER_CPIO, contents: Contents::Bytes(&packed.cpio) },
         NewFile { name: plan::LAYER_TAR, contents: Contents::Bytes(&packed.tar) },
     ];
-    output.stage(&files)?;
+    target.stage(&files)?;
     Ok(packed.into_layer(inputs))
 }
 
@@ -324,8 +327,8 @@ fn build_group(
     input: &BuildInput<'_>,
     group: &Group,
     shared: &Shared<'_>,
-    known: &Inputs,
-    output: &Output,
+    before: &Before<'_>,
+    target: &dyn Target,
     progress: &Progress,
 ) -> Result<Vec<BuiltNode>, BuildError> {
     let layers = shared.layers_of(input.prepared.layers_of(group.kind));
@@ -336,14 +339,13 @@ fn build_group(
     for at in &group.nodes {
         let node = &input.cluster.nodes[*at];
         let inputs = inputs::of_node(input.cluster, node, &kind_inputs);
-        let is_known = known.nodes.get(node.name.as_str()) == Some(&inputs);
-        let as_before = is_known.then(|| reuse(input, node, output)).transpose()?.flatten();
-        let folder = match as_before {
-            Some(folder) => folder,
-            None => {
+        let as_before = before.node(node.name.as_str(), &inputs);
+        let folder = match as_before.map(|entry| reuse(input, node, entry, target)).transpose()? {
+            Some(Some(folder)) => folder,
+            _ => {
                 let renderer =
                     renderer.get_or_insert_with(|| input.prepared.nodes_of_kind(group.kind));
-                build_node(input, node, renderer, &layers, shared, output).map_err(|fault| {
+                build_node(input, node, renderer, &layers, shared, target).map_err(|fault| {
                     match fault {
                         BuildError::World(fault) => {
                             BuildError::World(fault.context(format!("building {}", node.name)))
@@ -362,25 +364,25 @@ fn build_group(
 
 /// The folder of a node that would be made as it stands in the store; its secrets are kept for
 /// the generation to come. `None` if it has to be made again.
-fn reuse(input: &BuildInput<'_>, node: &Node, output: &Output) -> Result<Option<Folder>> {
+fn reuse(
+    input: &BuildInput<'_>,
+    node: &Node,
+    before: &NodeEntry,
+    target: &dyn Target,
+) -> Result<Option<Folder>> {
     let secrets = &input.secrets[node.kind];
-    // Its digest would have to say what the secrets are.
-    if is_kickstart_secret(input.cluster, secrets) {
+    // The digest of a secret kickstart would have to say what the secrets are.
+    if is_kickstart_secret(input.cluster, secrets) || !target.has(&before.folder) {
         return Ok(None);
     }
-    let name = node.name.as_str();
-    let current = output.current().and_then(|manifest| manifest.nodes.get(name));
-    let Some(entry) = current.filter(|entry| output.is_in_store(&entry.folder)) else {
-        return Ok(None);
-    };
-    add_bundle(name, secrets, output)?;
-    Ok(Some(entry.folder.clone()))
+    add_bundle(node.name.as_str(), secrets, target)?;
+    Ok(Some(before.folder.clone()))
 }
 
-fn add_bundle(node: &str, secrets: &KindSecrets, output: &Output) -> Result<()> {
+fn add_bundle(node: &str, secrets: &KindSecrets, target: &dyn Target) -> Result<()> {
     match secrets.is_empty() {
         true => Ok(()),
-        false => output.add_secret(node, &format!("{node}.tar.gz"), secrets.bundle()),
+        false => target.add_secret(node, &format!("{node}.tar.gz"), secrets.bundle()),
     }
 }
 
@@ -398,21 +400,14 @@ fn entry(input: &BuildInput<'_>, node: &Node, folder: Folder) -> NodeEntry {
         macs: macs.map(|mac| mac.to_string()).collect(),
         release: kind.os.release.value.clone(),
         folder,
-        boot: boot_tree::node_boot(input.cluster, node, stage2(input, kind)),
-    }
-}
-
-/// Where nodes of this kind load the installer's second stage from.
-fn stage2(input: &BuildInput<'_>, kind: &Kind) -> Stage2 {
-    let images = input.images.get(&kind.os.release.value);
-    match images.is_some_and(|images| images.install_img.is_some()) {
-        true => Stage2::BootServer,
-        false => Stage2::Mirror,
+        boot: boot_tree::node_boot(input.cluster, node, input.stage2(kind)),
     }
 }
 
 /// The files of one node, secret or not.
 struct NodeArtifacts {
+    /// What the archives hold.
+    tree: FileTree,
     tar: Vec<u8>,
     tar_sha256: Digest,
     cpio: Vec<u8>,
@@ -445,7 +440,7 @@ fn make_node(
     };
     let kickstart = renderer.kickstart(node, files).map_err(BuildError::Problems)?;
     let install = install_archive(cluster, &kickstart, &tar, layers, shared)?;
-    Ok(NodeArtifacts { tar, tar_sha256, cpio, kickstart, install })
+    Ok(NodeArtifacts { tree, tar, tar_sha256, cpio, kickstart, install })
 }
 
 /// Makes and stages the files of one node; those that hold secrets go to the secret folder.
@@ -455,7 +450,7 @@ fn build_node(
     renderer: &mut NodeRenderer<'_, '_>,
     layers: &[(String, &Layer)],
     shared: &Shared<'_>,
-    output: &Output,
+    target: &dyn Target,
 ) -> Result<Folder, BuildError> {
     let secrets = &input.secrets[node.kind];
     let made = make_node(input.cluster, node, renderer, layers, shared, secrets)?;
@@ -468,17 +463,19 @@ fn build_node(
         },
     ];
     if is_kickstart_secret(input.cluster, secrets) {
-        output.add_secret(name, &format!("{name}.ks"), made.kickstart.as_bytes())?;
-        output.add_secret(name, &format!("{name}.install.cpio.gz"), &made.install)?;
+        target.add_secret(name, &format!("{name}.ks"), made.kickstart.as_bytes())?;
+        target.add_secret(name, &format!("{name}.install.cpio.gz"), &made.install)?;
     } else {
         let bytes = made.kickstart.as_bytes();
         let sha256 = shared.scripts_begin.digest(bytes);
         let contents = Contents::Digested { bytes, sha256 };
         public.push(NewFile { name: plan::KICKSTART, contents });
         public.push(NewFile { name: plan::INSTALL_CPIO, contents: Contents::Bytes(&made.install) });
-        add_bundle(name, secrets, output)?;
+        add_bundle(name, secrets, target)?;
     }
-    Ok(output.stage(&public)?)
+    let folder = target.stage(&public)?;
+    target.made(name, made);
+    Ok(folder)
 }
 
 /// The kickstart of one node as `build` writes it, but without anything secret in it.
@@ -584,39 +581,33 @@ fn install_archive(
 /// A node's files are those of the current generation where it is made from the same as then.
 fn build_boot_tree(
     input: &BuildInput<'_>,
-    output: &Output,
-    known: &Inputs,
+    target: &dyn Target,
+    before: &Before<'_>,
     made_from: &Inputs,
 ) -> Result<PxeEntry, BuildError> {
     let template_problem = |fault| BuildError::Problems(vec![input.prepared.diagnostic(&fault)]);
-    let templates = input.prepared.templates();
-    let alike = output.current().map(|manifest| &manifest.pxe.folder);
-    let tree = output.fill(alike.filter(|folder| output.is_in_store(folder)));
-    let add = |name: &str, text: &str| {
-        tree.add(&NewFile { name, contents: Contents::Bytes(text.as_bytes()) })
+    let tree = target.boot_tree();
+    let add = |texts: BTreeMap<String, String>| -> Result<(), BuildError> {
+        for (name, text) in texts {
+            tree.add(&NewFile { name: &name, contents: Contents::Bytes(text.as_bytes()) })?;
+            target.made_boot_file(&name, text);
+        }
+        Ok(())
     };
+    // Made when a kind's first node wants one.
+    let menus: Vec<OnceLock<KindMenus<'_>>> =
+        input.cluster.kinds.iter().map(|_| OnceLock::new()).collect();
     input.cluster.nodes.par_iter().try_for_each(|node| -> Result<(), BuildError> {
-        let name = node.name.as_str();
-        let is_known =
-            known.nodes.get(name).is_some_and(|it| made_from.nodes.get(name) == Some(it));
         let mac = input.cluster.boot_mac(node);
-        if let Some(mac) = mac.filter(|_| is_known)
+        if let Some(mac) = mac.filter(|_| before.is_same_node(node.name.as_str(), made_from))
             && tree.keep(&boot_tree::node_paths(mac))
         {
             return Ok(());
         }
-        let stage2 = stage2(input, input.cluster.kind_of(node));
-        let files = boot_tree::node_files(templates, input.cluster, node, stage2);
-        for (name, text) in files.map_err(template_problem)? {
-            add(&name, &text)?;
-        }
-        Ok(())
+        let menus = menus[node.kind].get_or_init(|| kind_menus(input, node.kind));
+        add(menus.files(node).map_err(template_problem)?)
     })?;
-    for (name, text) in
-        boot_tree::shared_files(templates, input.cluster).map_err(template_problem)?
-    {
-        add(&name, &text)?;
-    }
+    add(shared_boot_files(input).map_err(template_problem)?)?;
     let images = images(input);
     for (name, path, expected) in &images.present {
         let contents = Contents::Elsewhere { path, expected: *expected };
@@ -637,6 +628,16 @@ fn build_boot_tree(
     }
     let folder = tree.finish()?;
     Ok(PxeEntry { folder, pending: images.pending })
+}
+
+fn kind_menus<'a>(input: &BuildInput<'a>, kind: usize) -> KindMenus<'a> {
+    let kind = &input.cluster.kinds[kind];
+    KindMenus::of(input.prepared.templates(), input.cluster, kind, input.stage2(kind))
+}
+
+/// The boot files of all nodes by path below `pxe/`.
+fn shared_boot_files(input: &BuildInput<'_>) -> Result<BTreeMap<String, String>, TemplateError> {
+    boot_tree::shared_files(input.prepared.templates(), input.cluster)
 }
 
 /// The installer's images as files of the boot tree.

@@ -12,11 +12,11 @@ use crate::changes::kickstart::{View, is_kind_layer, need_of, view};
 use crate::changes::shouts::{self, Cry};
 use crate::changes::text::{Difference, Identity};
 use crate::changes::{
-    Amount, Change, Changes, Group, LayerChange, Need, NodeChange, Patches, Secret, Shout, Side,
-    State,
+    Amount, Change, Changes, Group, LayerChange, ListedChanges, Need, NodeChange, Patches, Secret,
+    Shout, Side, State,
 };
 use crate::format::digest::Digest;
-use crate::manifest::{Folder, Manifest, NodeEntry};
+use crate::manifest::{Manifest, NodeEntry};
 use crate::media::boot_tree;
 use crate::net::MacAddr;
 use crate::plan;
@@ -33,16 +33,14 @@ const MAX_VARIANTS: usize = 4;
 /// Fails if a file cannot be read, or is not what its manifest says.
 pub fn compare(old: &dyn Side, new: &dyn Side, patches: Patches) -> Result<Changes> {
     let (before, after) = (old.manifest(), new.manifest());
-    let missing_in = |manifest: &Manifest, from: &Manifest| -> Vec<String> {
-        let names = from.nodes.keys().filter(|name| !manifest.nodes.contains_key(*name));
-        sorted(names.cloned())
-    };
+    let listed = ListedChanges::between(before, after);
+    let names = |nodes: Vec<NodeName>| nodes.iter().map(ToString::to_string).collect();
     let nodes = sorted(before.nodes.keys().filter(|name| after.nodes.contains_key(*name)).cloned());
     let comparison = Comparison {
         old,
         new,
         patches,
-        boot: differing(&before.pxe.folder, &after.pxe.folder),
+        boot: before.pxe.folder.differing(&after.pxe.folder),
         collected: Mutex::new(Collected {
             needs: vec![Need::Nothing; nodes.len()],
             ..Collected::default()
@@ -55,8 +53,8 @@ pub fn compare(old: &dyn Side, new: &dyn Side, patches: Patches) -> Result<Chang
     let Comparison { nodes, collected, .. } = comparison;
     let collected = collected.into_inner().expect("no holder of the lock panics");
     let mut changes = Changes {
-        added: missing_in(before, after),
-        removed: missing_in(after, before),
+        added: names(listed.added),
+        removed: names(listed.removed),
         layers,
         boot,
         unread_secrets: collected.unread_secrets,
@@ -81,12 +79,6 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
     let mut names: Vec<NodeName> = names.map(NodeName::new).collect();
     names.sort();
     names.into_iter().map(|name| name.as_str().to_owned()).collect()
-}
-
-/// The names of the files that two folders do not share.
-fn differing<'f>(old: &'f Folder, new: &'f Folder) -> BTreeSet<&'f str> {
-    let (old, new) = (&old.files, &new.files);
-    old.keys().chain(new.keys()).filter(|name| old.get(name) != new.get(name)).collect()
 }
 
 struct Comparison<'s> {

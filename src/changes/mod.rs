@@ -5,12 +5,13 @@
 //! of the others one at a time. What archives and kickstarts derive from other files (digests,
 //! embedded archives, names of layers) is left out: only what somebody would have changed counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 
 use crate::format::digest::Digest;
-use crate::manifest::Manifest;
+use crate::manifest::{Folder, Manifest, NodeEntry};
+use crate::range::NodeName;
 use crate::tree::{FileTree, Mode};
 
 mod compare;
@@ -193,34 +194,49 @@ impl Changes {
     }
 }
 
-/// How many nodes of two manifests are in the second only, in both and different, in the first
-/// only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeCounts {
-    pub added: usize,
-    pub changed: usize,
-    pub removed: usize,
+/// What two manifests list differently; no file is opened for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedChanges {
+    /// In order, as all lists here.
+    pub added: Vec<NodeName>,
+    pub removed: Vec<NodeName>,
+    /// Nodes with files of their own that differ, and which these are.
+    pub changed: Vec<(NodeName, Vec<String>)>,
+    /// Shared layers that are new or differ.
+    pub layers: Vec<String>,
 }
 
-impl NodeCounts {
-    /// A node counts as changed if anything of its own is made anew, or one of its layers.
+impl ListedChanges {
     pub fn between(old: &Manifest, new: &Manifest) -> Self {
-        let anew: BTreeSet<&str> = new
-            .layers
-            .iter()
-            .filter(|(name, folder)| old.layers.get(*name) != Some(folder))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        let mut counts = Self::default();
+        let mut changes = Self::default();
         for (name, node) in &new.nodes {
-            let has_new_layer = || node.layers.iter().any(|layer| anew.contains(layer.as_str()));
             match old.nodes.get(name) {
-                None => counts.added += 1,
-                Some(before) if before != node || has_new_layer() => counts.changed += 1,
-                Some(_) => {}
+                None => changes.added.push(NodeName::new(name)),
+                Some(before) if before.folder.digest == node.folder.digest => {}
+                Some(before) => {
+                    let names = before.folder.differing(&node.folder);
+                    let names = names.into_iter().map(str::to_owned).collect();
+                    changes.changed.push((NodeName::new(name), names));
+                }
             }
         }
-        counts.removed = old.nodes.keys().filter(|name| !new.nodes.contains_key(*name)).count();
-        counts
+        let removed = old.nodes.keys().filter(|name| !new.nodes.contains_key(*name));
+        changes.removed = removed.map(NodeName::new).collect();
+        changes.added.sort();
+        changes.removed.sort();
+        changes.changed.sort();
+        let is_new = |(name, folder): &(&String, &Folder)| old.layers.get(*name) != Some(folder);
+        changes.layers = new.layers.iter().filter(is_new).map(|(name, _)| name.clone()).collect();
+        changes
+    }
+
+    /// How many nodes of `new` changed in anything: files, layers, roles, addresses.
+    pub fn n_changed(&self, old: &Manifest, new: &Manifest) -> usize {
+        let has_new_layer =
+            |node: &NodeEntry| node.layers.iter().any(|it| self.layers.contains(it));
+        let is_changed = |(name, node): &(&String, &NodeEntry)| {
+            old.nodes.get(*name).is_some_and(|before| before != *node || has_new_layer(node))
+        };
+        new.nodes.iter().filter(is_changed).count()
     }
 }

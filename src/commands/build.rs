@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use walkdir::WalkDir;
 
-use crate::build::{self, BootProgram, BuildInput, Built, ChangedNodes};
+use crate::build::{self, BootProgram, BuildInput, Built};
+use crate::changes::ListedChanges;
 use crate::cli::BuildArgs;
 use crate::cluster::{Cluster, SecretsVia};
 use crate::commands::{Outcome, lint, load, report};
@@ -19,11 +20,12 @@ use crate::diag::{Color, Problems};
 use crate::fetch::{self, ArchiveCache, CachedImages, Note, Unpacked};
 use crate::format::digest::{Digest, Hasher};
 use crate::manifest::FileEntry;
-use crate::output::{Output, Published};
+use crate::output::{self, Output, Published, Remarks, Whole};
 use crate::overlay::LibraryFiles;
 use crate::plan::Plan;
 use crate::progress::{Progress, Unit};
 use crate::range::{self, NodeName};
+use crate::render::prepared::Prepared;
 use crate::secrets::{KindSecrets, Reach};
 use crate::source::Source;
 use crate::units::ByteSize;
@@ -32,13 +34,41 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
     let started = Instant::now();
     let (mut source, cluster, mut problems) = load::read(&args.cluster)?;
     let Some(cluster) = cluster else { return failed(args, problems, &source.map, color) };
-    let prepared = lint::prepare(&cluster, &mut source, &mut problems);
+    let sources = sources(&source);
     let secrets = lint::secrets(&cluster, Reach::Everything, &mut problems);
     lint::packages(&cluster, None, &mut problems);
     lint::archives(&cluster, Reach::Everything, &mut problems);
+    let so_far = load::sorted(problems.clone(), Some(&cluster));
+    let folders =
+        Folders { cache: args.cache.as_deref(), boot_programs: args.boot_programs.as_deref() };
+    let ingredients = match report::outcome(&so_far, args.deny) {
+        Outcome::Done => Some(Ingredients::gather(
+            &cluster,
+            (&source.library, &sources),
+            secrets,
+            &folders,
+            &mut problems,
+        )?),
+        // The templates' problems are told with the others.
+        _ => None,
+    };
+    if let Some(ingredients) = &ingredients
+        && let Some(built) = as_before(args, ingredients)?
+    {
+        report::draw(&so_far, &source.map, color)?;
+        return tell(args, &cluster, ingredients, &built, started);
+    }
+    let n_problems = problems.len();
+    let prepared = lint::prepare(&cluster, &mut source, &mut problems);
+    let remarks = match problems.len() == n_problems {
+        true => Remarks::None,
+        false => Remarks::Some,
+    };
     let problems = load::sorted(problems, Some(&cluster));
     report::draw(&problems, &source.map, color)?;
-    let (Some(prepared), Outcome::Done) = (prepared, report::outcome(&problems, args.deny)) else {
+    let (Some(prepared), Some(ingredients), Outcome::Done) =
+        (prepared, ingredients, report::outcome(&problems, args.deny))
+    else {
         eprintln!(
             "{}: {}; nothing was built",
             args.cluster.cluster.display(),
@@ -47,29 +77,10 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
         return Ok(Outcome::Problems);
     };
     let plan = Plan::of(&cluster, &load::selection(&cluster, args.only.as_deref())?);
-    let images = images(&cluster, args.cache.as_deref());
-    let boot_programs = boot_programs(args.boot_programs.as_deref(), args.cache.as_deref())?;
-    let mut problems = Problems::default();
-    // Held until the build has linked what is in it.
-    let archives = archive_cache(&cluster, args.cache.as_deref())?;
-    let repositories = repositories(&cluster, archives.as_ref(), &mut problems);
-    if problems.has_errors() {
-        return failed(args, problems, &source.map, color);
-    }
-    let program = program(&source.library)?;
-    let taken =
-        Taken { images: &images, boot_programs: &boot_programs, repositories: &repositories };
-    let whole = args.only.is_none().then(|| everything(&program, &source, &secrets, &taken));
     let input = BuildInput {
-        cluster: &cluster,
-        plan: &plan,
-        prepared: &prepared,
-        secrets: &secrets,
-        images: &images,
-        boot_programs: &boot_programs,
-        repositories: &repositories,
-        program,
-        whole,
+        whole: args.only.is_none().then_some(ingredients.everything),
+        remarks,
+        ..ingredients.input(&cluster, &plan, &prepared)
     };
     let output = Output::open(&args.out)?;
     if let Some(damage) = output.damage() {
@@ -86,18 +97,133 @@ pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
             return failed(args, problems, &source.map, color);
         }
     };
-    warn_of_pending(&cluster, &images, &args.cluster.cluster);
-    tell_of_secrets(&cluster, &secrets);
+    tell(args, &cluster, &ingredients, &built, started)
+}
+
+/// The current generation, if it was made from the same as now, and is whole. Templates were
+/// prepared without a warning then: nothing has to be read of them to say so again.
+fn as_before(args: &BuildArgs, ingredients: &Ingredients) -> Result<Option<Built>> {
+    let same = Whole { digest: ingredients.everything, remarks: Remarks::None };
+    if args.only.is_some() || output::made_from(&args.out) != Some(same) {
+        return Ok(None);
+    }
+    Ok(build::unchanged(&Output::open(&args.out)?, same.digest))
+}
+
+/// Says what was built, and what is left to do.
+fn tell(
+    args: &BuildArgs,
+    cluster: &Cluster,
+    ingredients: &Ingredients,
+    built: &Built,
+    started: Instant,
+) -> Result<Outcome> {
+    warn_of_pending(cluster, &ingredients.images, &args.cluster.cluster);
+    tell_of_secrets(cluster, &ingredients.secrets);
     match args.json {
-        true => print_json(&built)?,
-        false => describe(&built, args, started),
+        true => print_json(built)?,
+        false => describe(built, args, started),
     }
     Ok(Outcome::Done)
 }
 
+/// Where a build looks for what it takes as it is.
+pub(super) struct Folders<'a> {
+    pub(super) cache: Option<&'a Path>,
+    pub(super) boot_programs: Option<&'a Path>,
+}
+
+/// What a build starts from beside the cluster and the rendered library.
+pub(super) struct Ingredients {
+    secrets: Vec<KindSecrets>,
+    images: BTreeMap<String, CachedImages>,
+    boot_programs: BTreeMap<String, BootProgram>,
+    repositories: BTreeMap<String, Unpacked>,
+    /// Held until the build has linked what is in it.
+    _archives: Option<ArchiveCache>,
+    program: Digest,
+    /// Of all that the build starts from.
+    everything: Digest,
+}
+
+impl Ingredients {
+    /// Finds what `cluster` needs in `folders`; archives that are wrong are `problems`. `read` are
+    /// the library and the [digest](sources) of the sources.
+    pub(super) fn gather(
+        cluster: &Cluster,
+        read: (&LibraryFiles, &Digest),
+        secrets: Vec<KindSecrets>,
+        folders: &Folders<'_>,
+        problems: &mut Problems,
+    ) -> Result<Self> {
+        let archives = archive_cache(cluster, folders.cache)?;
+        let mut ingredients = Self {
+            secrets,
+            images: images(cluster, folders.cache),
+            boot_programs: boot_programs(folders.boot_programs, folders.cache)?,
+            repositories: repositories(cluster, archives.as_ref(), problems),
+            _archives: archives,
+            program: program(read.0)?,
+            everything: Digest::of(b""),
+        };
+        ingredients.everything = ingredients.digest(read.1);
+        Ok(ingredients)
+    }
+
+    /// What a build of all nodes starts from.
+    pub(super) fn input<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        plan: &'a Plan,
+        prepared: &'a Prepared<'a>,
+    ) -> BuildInput<'a> {
+        BuildInput {
+            cluster,
+            plan,
+            prepared,
+            secrets: &self.secrets,
+            images: &self.images,
+            boot_programs: &self.boot_programs,
+            repositories: &self.repositories,
+            program: self.program,
+            whole: Some(self.everything),
+            remarks: Remarks::Some,
+        }
+    }
+
+    fn digest(&self, sources: &Digest) -> Digest {
+        let mut hasher = Hasher::default();
+        hasher.update(self.program.as_bytes());
+        hasher.update(sources.as_bytes());
+        for secrets in &self.secrets {
+            hasher.update(format!("{}\n", secrets.bundle().len()).as_bytes());
+            hasher.update(secrets.bundle());
+            hasher.update(format!("{:?}\n", secrets.root_hash()).as_bytes());
+        }
+        let programs = self.boot_programs.iter().map(|(name, program)| (name, program.entry));
+        let programs: Vec<_> = programs.collect();
+        hasher.update(format!("{:?}\n{programs:?}\n", self.images).as_bytes());
+        for (id, repository) in &self.repositories {
+            hasher.update(format!("{id:?}\n{:?}\n", repository.files).as_bytes());
+        }
+        hasher.finish()
+    }
+}
+
+/// The digest of the cluster file and all that it names. Templates, which are made sources later,
+/// count as part of the library.
+pub(super) fn sources(source: &Source) -> Digest {
+    let mut hasher = Hasher::default();
+    for file in source.map.files() {
+        hasher.update(format!("{:?} {}\n", file.path, file.text.len()).as_bytes());
+        hasher.update(file.text.as_bytes());
+    }
+    hasher.finish()
+}
+
 /// The digest of this program, as far as it can be told apart cheaply, and of the profiles and
 /// overlays it builds with.
-pub(super) fn program(library: &LibraryFiles) -> Result<Digest> {
+fn program(library: &LibraryFiles) -> Result<Digest> {
     let path = std::env::current_exe().context("looking for this program's own file")?;
     let metadata = path.metadata().with_context(|| format!("looking at {}", path.display()))?;
     let mut hasher = Hasher::default();
@@ -109,40 +235,6 @@ pub(super) fn program(library: &LibraryFiles) -> Result<Digest> {
         hasher.update(&file.bytes);
     }
     Ok(hasher.finish())
-}
-
-/// What a build takes from elsewhere as it is.
-pub(super) struct Taken<'a> {
-    pub(super) images: &'a BTreeMap<String, CachedImages>,
-    pub(super) boot_programs: &'a BTreeMap<String, BootProgram>,
-    pub(super) repositories: &'a BTreeMap<String, Unpacked>,
-}
-
-/// The digest of all that a build starts from.
-pub(super) fn everything(
-    program: &Digest,
-    source: &Source,
-    secrets: &[KindSecrets],
-    taken: &Taken<'_>,
-) -> Digest {
-    let mut hasher = Hasher::default();
-    hasher.update(program.as_bytes());
-    for file in source.map.files() {
-        hasher.update(format!("{:?} {}\n", file.path, file.text.len()).as_bytes());
-        hasher.update(file.text.as_bytes());
-    }
-    for secrets in secrets {
-        hasher.update(format!("{}\n", secrets.bundle().len()).as_bytes());
-        hasher.update(secrets.bundle());
-        hasher.update(format!("{:?}\n", secrets.root_hash()).as_bytes());
-    }
-    let Taken { images, boot_programs, repositories } = taken;
-    let programs = boot_programs.iter().map(|(name, program)| (name, program.entry));
-    hasher.update(format!("{images:?}\n{:?}\n", programs.collect::<Vec<_>>()).as_bytes());
-    for (id, repository) in *repositories {
-        hasher.update(format!("{id:?}\n{:?}\n", repository.files).as_bytes());
-    }
-    hasher.finish()
 }
 
 fn failed(
@@ -162,7 +254,7 @@ fn failed(
 }
 
 /// The images in the cache, by release.
-pub(super) fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String, CachedImages> {
+fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String, CachedImages> {
     let Some(cache) = cache.map(Path::to_owned).or_else(default_cache) else {
         return BTreeMap::new();
     };
@@ -179,10 +271,7 @@ pub(super) fn images(cluster: &Cluster, cache: Option<&Path>) -> BTreeMap<String
 }
 
 /// The cache of archives, if the cluster has any.
-pub(super) fn archive_cache(
-    cluster: &Cluster,
-    cache: Option<&Path>,
-) -> Result<Option<ArchiveCache>> {
+fn archive_cache(cluster: &Cluster, cache: Option<&Path>) -> Result<Option<ArchiveCache>> {
     if cluster.archives().next().is_none() {
         return Ok(None);
     }
@@ -192,7 +281,7 @@ pub(super) fn archive_cache(
 }
 
 /// What is in the archives of packages, by the ids of their repositories.
-pub(super) fn repositories(
+fn repositories(
     cluster: &Cluster,
     cache: Option<&ArchiveCache>,
     problems: &mut Problems,
@@ -210,7 +299,7 @@ pub(super) fn repositories(
 
 /// The files of the folder of boot programs by their path in it; none where the default
 /// folder does not exist.
-pub(super) fn boot_programs(
+fn boot_programs(
     folder: Option<&Path>,
     cache: Option<&Path>,
 ) -> Result<BTreeMap<String, BootProgram>> {
@@ -287,7 +376,7 @@ fn print_json(built: &Built) -> Result<()> {
         }
     };
     let changes = built.changes.as_ref();
-    let names = |of: fn(&ChangedNodes) -> Vec<&NodeName>| {
+    let names = |of: fn(&ListedChanges) -> Vec<&NodeName>| {
         changes.map(|changes| of(changes).into_iter().map(NodeName::as_str).collect::<Vec<_>>())
     };
     let json = json!({
@@ -338,7 +427,7 @@ fn describe(built: &Built, args: &BuildArgs, started: Instant) {
 }
 
 /// Which nodes are not as they were, the ones that changed alike in one line.
-fn describe_changes(changes: &ChangedNodes) {
+fn describe_changes(changes: &ListedChanges) {
     let tell = |what: &str, nodes: Vec<&NodeName>, files: &str| {
         if !nodes.is_empty() {
             eprintln!("  {what} {}: {}{files}", nodes.len(), range::fold(nodes));

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::changes::NodeCounts;
+use crate::changes::ListedChanges;
 use crate::cli::GenerationsArgs;
 use crate::commands::Outcome;
 use crate::manifest::Manifest;
@@ -29,6 +29,22 @@ struct Contents {
     size: ByteSize,
     /// Against the one before it; `None` where there is none to compare with.
     changed: Option<NodeCounts>,
+}
+
+/// How many nodes are new, changed in anything, or gone.
+#[derive(Clone, Copy)]
+struct NodeCounts {
+    added: usize,
+    changed: usize,
+    removed: usize,
+}
+
+impl NodeCounts {
+    fn between(old: &Manifest, new: &Manifest) -> Self {
+        let listed = ListedChanges::between(old, new);
+        let changed = listed.n_changed(old, new);
+        Self { added: listed.added.len(), changed, removed: listed.removed.len() }
+    }
 }
 
 pub fn run(args: &GenerationsArgs) -> Result<Outcome> {

@@ -10,7 +10,7 @@ use crate::cli::ShowArgs;
 use crate::cluster::{Cluster, Node};
 use crate::commands::{Outcome, lint, load, report};
 use crate::diag::{Color, Diagnostic, Problems};
-use crate::media::boot_tree::{self, Stage2};
+use crate::media::boot_tree::{KindMenus, Stage2};
 use crate::render::prepared::Prepared;
 use crate::tree::{Entry, FileTree, TreePath};
 
@@ -152,8 +152,10 @@ fn print_file(tree: &FileTree, path: &str, node: &Node) -> Result<()> {
 }
 
 fn print_boot_files(prepared: &Prepared<'_>, cluster: &Cluster, node: &Node) -> Result<(), Shown> {
-    let files = boot_tree::node_files(prepared.templates(), cluster, node, Stage2::Mirror)
-        .map_err(|fault| Shown::Problems(vec![prepared.diagnostic(&fault)]))?;
+    let kind = cluster.kind_of(node);
+    let menus = KindMenus::of(prepared.templates(), cluster, kind, Stage2::Mirror);
+    let files =
+        menus.files(node).map_err(|fault| Shown::Problems(vec![prepared.diagnostic(&fault)]))?;
     for (path, text) in files {
         print(format!("==> pxe/{path} <==\n{text}\n").as_bytes())?;
     }

@@ -233,7 +233,7 @@ fn on_one_line(text: String) -> String {
 }
 
 /// Every problem found so far; filled by each step and reported once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Problems {
     found: Vec<Diagnostic>,
 }

@@ -112,15 +112,25 @@ impl Beginning {
     }
 }
 
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Digest {
+    /// In lower-case hex.
+    fn with_hex<R>(&self, take: impl FnOnce(&str) -> R) -> R {
         const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 64];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
             pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
             pair[1] = HEX_DIGITS[usize::from(byte & 0xf)];
         }
-        f.pad(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+        take(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_hex(|text| match (f.width(), f.precision()) {
+            (None, None) => f.write_str(text),
+            _ => f.pad(text),
+        })
     }
 }
 
@@ -135,24 +145,37 @@ impl FromStr for Digest {
 
     /// Reads 64 hex digits of either case, as lists of other programs come in both.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            b'A'..=b'F' => Some(digit - b'A' + 10),
-            _ => None,
-        };
         let invalid = || ParseDigestError(text.to_owned());
         if text.len() != 64 {
             return Err(invalid());
         }
         let mut bytes = [0; 32];
+        let mut faults = 0;
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let (high, low) = (value(pair[0]), value(pair[1]));
-            *byte = high.zip(low).map(|(high, low)| high << 4 | low).ok_or_else(invalid)?;
+            let (high, low) = (HEX_VALUES[usize::from(pair[0])], HEX_VALUES[usize::from(pair[1])]);
+            faults |= high | low;
+            *byte = high << 4 | low;
         }
-        Ok(Self(bytes))
+        match faults & NO_HEX {
+            0 => Ok(Self(bytes)),
+            _ => Err(invalid()),
+        }
     }
 }
+
+const NO_HEX: u8 = 0xf0;
+
+/// The value of each hex digit, and [`NO_HEX`] for all else.
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [NO_HEX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
 
 /// The text is no SHA-256 digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,14 +184,27 @@ pub struct ParseDigestError(String);
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        self.with_hex(|text| serializer.serialize_str(text))
     }
 }
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+        struct Hex;
+
+        impl de::Visitor<'_> for Hex {
+            type Value = Digest;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("64 hex digits")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Hex)
     }
 }
 

@@ -177,12 +177,12 @@ fn the_bytes_of_archives_are_those_of_the_last_version() {
     });
     let expected = [
         [
-            "1f31a7d3c473959a494dbe31d3b9133f7949c1a8b1f20306cc195ee78ba662c2",
-            "ea3fdb189c18c7c32201d6c3919a693f53a46093c97b7548e221cb75fbba3cbe",
+            "fc79785c8693cc840c8bff7660bcf10d5b2221bf4f56b97fdfe8279c427e9623",
+            "46230775cef2da2166279928a69be81ae98a6e9f7d2f1ce5efef2e7f01c0873b",
         ],
         [
-            "55954a77f117512142888bbcc75600173c46f8a15a1f1e18fb1ffc05df4615fe",
-            "5a29d41311e8604174d48b3e5d37c0653b38f92d2fab43423eb8694e87f979f3",
+            "ea00e3f87e9d29422ec0cb0fab268feee22763014515accb4c35d5e38e407a09",
+            "5991a1d60ee5563ddc413207520caad848c6f65a70dcf1f605950d3706b8dd85",
         ],
     ];
     assert_eq!(digests, expected);

@@ -13,7 +13,7 @@ use crate::cluster::{Cluster, DiskBoot, Kind, Net, Node, OverlayVia, SecretsVia}
 use crate::manifest::{BootNet, ClusterBoot, NodeBoot};
 use crate::net::MacAddr;
 use crate::render::install;
-use crate::render::template::{TemplateError, Templates};
+use crate::render::template::{Settled, TemplateError, Templates, Values};
 
 /// The templates of the boot tree, by their path in the library below `profiles/`.
 pub const TEMPLATES: &[&str] = &[
@@ -48,49 +48,84 @@ struct NodeMenu<'a> {
     disk: &'static str,
 }
 
-/// The boot files of one node by path below `pxe/`; none without a MAC address.
-///
-/// # Errors
-///
-/// Fails when a site's template is wrong.
-pub fn node_files(
-    templates: &Templates,
-    cluster: &Cluster,
-    node: &Node,
+/// The boot menus of the nodes of one kind, but for what is the nodes' own.
+pub struct KindMenus<'a> {
+    templates: &'a Templates,
+    cluster: &'a Cluster,
+    kind: &'a Kind,
     stage2: Stage2,
-) -> Result<BTreeMap<String, String>, TemplateError> {
-    let kind = cluster.kind_of(node);
-    let Some(mac) = cluster.boot_mac(node) else { return Ok(BTreeMap::new()) };
-    let arguments = installer_arguments(cluster, kind, node, mac, stage2);
-    let url = cluster.boot.url.as_str();
-    let is_handed_over = cluster.boot.overlay.value == OverlayVia::Media;
-    let is_secret = holds_secrets(cluster, kind);
-    let archive = |top: String| {
-        is_handed_over.then(|| match is_secret {
-            true => format!("{top}/secret/{}.install.cpio.gz", node.name),
-            false => format!("{top}/nodes/{}/install.cpio.gz", node.name),
-        })
-    };
-    let serial = kind.hw.console.as_deref().and_then(serial);
-    let menu = |install_archive, disk| NodeMenu {
-        node: node.name.as_str(),
-        cluster: &cluster.name,
-        url,
-        images: images(kind),
-        arguments: &arguments,
-        install_archive,
-        serial_port: serial.map(|(unit, speed)| format!("{unit} {speed}")),
-        serial_unit: serial.map(|(unit, speed)| format!("--unit={unit} --speed={speed}")),
-        localboot: localboot(kind.hw.disk_boot),
-        disk,
-    };
-    let disk_boot = kind.hw.disk_boot;
-    let pxelinux = templates.render("boot/pxelinux.cfg.hbs", &menu(archive(url.into()), ""))?;
-    let grub = templates
-        .render("boot/grub.cfg.hbs", &menu(archive(grub_device(url)), grub_disk(disk_boot)))?;
-    let ipxe =
-        templates.render("boot/node.ipxe.hbs", &menu(archive(url.into()), ipxe_disk(disk_boot)))?;
-    Ok(node_paths(mac).into_iter().zip([pxelinux, grub, ipxe]).collect())
+    /// PXELINUX's, GRUB's, iPXE's.
+    menus: [KindMenu; 3],
+}
+
+struct KindMenu {
+    values: Values,
+    settled: Settled,
+    /// What the path of install.cpio.gz begins with.
+    top: String,
+}
+
+/// The fields of a [`NodeMenu`] that are a node's own.
+const OWN_PATHS: &[&[&str]] = &[&["node"], &["arguments"], &["install_archive"]];
+
+impl<'a> KindMenus<'a> {
+    pub fn of(
+        templates: &'a Templates,
+        cluster: &'a Cluster,
+        kind: &'a Kind,
+        stage2: Stage2,
+    ) -> Self {
+        let url = cluster.boot.url.as_str();
+        let serial = kind.hw.console.as_deref().and_then(serial);
+        let disk_boot = kind.hw.disk_boot;
+        let menu = |template, top, disk| {
+            let values = Values::of(&NodeMenu {
+                node: "",
+                cluster: &cluster.name,
+                url,
+                images: images(kind),
+                arguments: "",
+                install_archive: None,
+                serial_port: serial.map(|(unit, speed)| format!("{unit} {speed}")),
+                serial_unit: serial.map(|(unit, speed)| format!("--unit={unit} --speed={speed}")),
+                localboot: localboot(disk_boot),
+                disk,
+            });
+            KindMenu { settled: templates.settle(template, &values, OWN_PATHS), values, top }
+        };
+        let menus = [
+            menu("boot/pxelinux.cfg.hbs", url.to_owned(), ""),
+            menu("boot/grub.cfg.hbs", grub_device(url), grub_disk(disk_boot)),
+            menu("boot/node.ipxe.hbs", url.to_owned(), ipxe_disk(disk_boot)),
+        ];
+        Self { templates, cluster, kind, stage2, menus }
+    }
+
+    /// The boot files of one node of the kind by path below `pxe/`; none without a MAC address.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a site's template is wrong.
+    pub fn files(&self, node: &Node) -> Result<BTreeMap<String, String>, TemplateError> {
+        let cluster = self.cluster;
+        let Some(mac) = cluster.boot_mac(node) else { return Ok(BTreeMap::new()) };
+        let arguments = installer_arguments(cluster, self.kind, node, mac, self.stage2);
+        let is_handed_over = cluster.boot.overlay.value == OverlayVia::Media;
+        let is_secret = holds_secrets(cluster, self.kind);
+        let mut files = BTreeMap::new();
+        for (path, menu) in node_paths(mac).into_iter().zip(&self.menus) {
+            let archive = is_handed_over.then(|| match is_secret {
+                true => format!("{}/secret/{}.install.cpio.gz", menu.top, node.name),
+                false => format!("{}/nodes/{}/install.cpio.gz", menu.top, node.name),
+            });
+            let mut values = menu.values.clone();
+            values.set_root("node", node.name.as_str().into());
+            values.set_root("arguments", arguments.as_str().into());
+            values.set_root("install_archive", archive.into());
+            files.insert(path, self.templates.render_settled(&menu.settled, &values)?);
+        }
+        Ok(files)
+    }
 }
 
 /// The paths of one node's files below `pxe/`: PXELINUX's, GRUB's, iPXE's.

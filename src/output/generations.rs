@@ -71,7 +71,11 @@ impl Stored {
     }
 
     /// The bytes of a file in the store, which must be those of the manifest.
-    fn read(&self, folder: &Folder, name: &str) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if they are others, or cannot be read.
+    pub fn read(&self, folder: &Folder, name: &str) -> Result<Vec<u8>> {
         let path = self.root.join(STORE).join(folder.digest.to_string()).join(name);
         let entry = folder.files.get(name);
         let entry = entry.with_context(|| format!("{} is in no manifest", path.display()))?;

@@ -14,18 +14,35 @@ use anyhow::Result;
 
 use crate::format::digest::Digest;
 use crate::output::disk::{self, SECRET_FILE};
+use crate::output::generations::current_number;
 use crate::output::{GENERATIONS, INPUTS, MANIFEST, Output};
 
 /// Digests of inputs: equal ones gave what stands in the current generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inputs {
     /// Of the whole build; `None` where not all nodes were built.
-    pub whole: Option<Digest>,
+    pub whole: Option<Whole>,
     pub layers: BTreeMap<String, Digest>,
     pub nodes: BTreeMap<String, Digest>,
 }
 
-const FIRST_LINE: &str = "nodeforge inputs 1";
+/// Of all that a build started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    pub digest: Digest,
+    pub remarks: Remarks,
+}
+
+/// Whether preparing templates and overlays gave warnings, which each build repeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remarks {
+    None,
+    Some,
+}
+
+const FIRST_LINE: &str = "nodeforge inputs 2";
+const QUIET: &str = "whole";
+const REMARKED: &str = "whole-with-warnings";
 const LAST_LINE: &str = "end";
 
 impl Inputs {
@@ -41,7 +58,7 @@ impl Inputs {
             let (digest, of) = line.split_once(' ')?;
             let digest = digest.parse().ok()?;
             match of.split_once(' ') {
-                None if of == "whole" => inputs.whole = Some(digest),
+                None => inputs.whole = Some(Whole { digest, remarks: remarks(of)? }),
                 Some(("layer", name)) => _ = inputs.layers.insert(name.to_owned(), digest),
                 Some(("node", name)) => _ = inputs.nodes.insert(name.to_owned(), digest),
                 _ => return None,
@@ -52,14 +69,47 @@ impl Inputs {
 
     fn text(&self, stamp: &str) -> String {
         let mut text = format!("{FIRST_LINE}\n{stamp}\n");
-        text.extend(self.whole.map(|digest| format!("{digest} whole\n")));
+        text.extend(self.whole.map(|whole| {
+            let what = match whole.remarks {
+                Remarks::None => QUIET,
+                Remarks::Some => REMARKED,
+            };
+            format!("{} {what}\n", whole.digest)
+        }));
         text.extend(self.layers.iter().map(|(name, digest)| format!("{digest} layer {name}\n")));
         text.extend(self.nodes.iter().map(|(name, digest)| format!("{digest} node {name}\n")));
         text + LAST_LINE + "\n"
     }
 }
 
+fn remarks(of: &str) -> Option<Remarks> {
+    match of {
+        QUIET => Some(Remarks::None),
+        REMARKED => Some(Remarks::Some),
+        _ => None,
+    }
+}
+
+/// The line of the whole alone, which is the first one.
+fn parse_whole(text: &str, stamp: &str) -> Option<Whole> {
+    let mut lines = text.strip_suffix(&format!("{LAST_LINE}\n"))?.lines();
+    let is_ours = lines.next() == Some(FIRST_LINE) && lines.next() == Some(stamp);
+    let (digest, of) = lines.next().filter(|_| is_ours)?.split_once(' ')?;
+    Some(Whole { remarks: remarks(of)?, digest: digest.parse().ok()? })
+}
+
+/// What the current generation below `root` was made from, all nodes together, as far as that is
+/// known; nothing is locked.
+pub fn made_from(root: &Path) -> Option<Whole> {
+    read_by(root, current_number(root)?, parse_whole)
+}
+
 impl Output {
+    /// What the current generation was made from, all nodes together, as far as that is known.
+    pub fn made_from(&self) -> Option<Whole> {
+        read_by(&self.root, self.generation()?.number, parse_whole)
+    }
+
     /// What the current generation was made from, as far as that is known.
     pub fn inputs(&self) -> Inputs {
         let number = self.generation().map(|generation| generation.number);
@@ -81,7 +131,11 @@ impl Output {
 
 /// What generation `number` was made from; `None` unless it is the one that is noted.
 pub(super) fn read(root: &Path, number: u64) -> Option<Inputs> {
-    Inputs::parse(&fs::read_to_string(root.join(INPUTS)).ok()?, &stamp(root, number)?)
+    read_by(root, number, Inputs::parse)
+}
+
+fn read_by<T>(root: &Path, number: u64, parse: fn(&str, &str) -> Option<T>) -> Option<T> {
+    parse(&fs::read_to_string(root.join(INPUTS)).ok()?, &stamp(root, number)?)
 }
 
 /// Tells one generation from another of the same number, in an output folder that was
@@ -102,11 +156,13 @@ mod tests {
     fn what_was_written_is_read_and_nothing_else() {
         let digest = |text: &str| Digest::of(text.as_bytes());
         let inputs = Inputs {
-            whole: Some(digest("all")),
+            whole: Some(Whole { digest: digest("all"), remarks: Remarks::Some }),
             layers: BTreeMap::from([("common".to_owned(), digest("common"))]),
             nodes: BTreeMap::from([("node0".to_owned(), digest("node0"))]),
         };
         let text = inputs.text("generation 3");
+        assert_eq!(parse_whole(&text, "generation 3"), inputs.whole);
+        assert_eq!(parse_whole(&text, "generation 4"), None);
         assert_eq!(Inputs::parse(&text, "generation 3"), Some(inputs));
         assert_eq!(Inputs::parse(&text, "generation 4"), None);
         for n_bytes in 0..text.len() {

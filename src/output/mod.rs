@@ -44,7 +44,7 @@ mod verify;
 
 pub use generations::{ListedGeneration, Stored, generations};
 pub use hold::{Held, current, hold, hold_current, store_path};
-pub use inputs::Inputs;
+pub use inputs::{Inputs, Remarks, Whole, made_from};
 pub use publish::Published;
 pub use rollback::{RolledBack, rollback};
 pub use stage::{Contents, Filling, NewFile};

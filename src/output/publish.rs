@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::syncfs;
 
 use crate::manifest::{
-    Artifact, ArtifactWriter, FileEntry, Folder, LAYER_SUMS, Manifest, SecretManifest, layer_sums,
-    sha256sums, write_sha256sums,
+    Artifact, ArtifactWriter, FileEntry, Folder, LAYER_SUMS, Manifest, SecretManifest, Totals,
+    layer_sums, sha256sums, write_sha256sums,
 };
 use crate::output::disk::{self, PUBLIC, PUBLIC_FILE, SECRET_DIR, SECRET_FILE, named};
 use crate::output::{
@@ -76,8 +76,8 @@ impl Output {
         let generation = self.generation()?;
         let manifest = &generation.manifest;
         let secrets = generation.secrets.as_ref()?;
-        let sums = sums_size(manifest.artifacts());
-        let secret_sums = sums_size(secrets.artifacts());
+        let sums = sums_size(manifest.totals());
+        let secret_sums = sums_size(secrets.totals());
         let is_public =
             |(name, size)| disk::is_file_of(&generation.path.join(name), size, PUBLIC_FILE);
         let own = manifest.files.iter().map(|(name, file)| (name.as_str(), file.size));
@@ -277,10 +277,10 @@ pub(super) fn sums_of(artifacts: impl Iterator<Item = Artifact>, manifest: &[u8]
     sha256sums([manifest].into_iter().chain(artifacts))
 }
 
-/// The size of `SHA256SUMS` for `artifacts` and the manifest that lists them.
-fn sums_size(artifacts: impl Iterator<Item = Artifact>) -> u64 {
-    let line = |name: &str| 64 + 2 + name.len() as u64 + 1;
-    line(MANIFEST) + artifacts.map(|artifact| line(&artifact.name)).sum::<u64>()
+/// The size of `SHA256SUMS` for artefacts and the manifest that lists them.
+fn sums_size(of: Totals) -> u64 {
+    let n_lines = of.n_artifacts as u64 + 1;
+    n_lines * (64 + 2 + 1) + of.n_name_bytes + MANIFEST.len() as u64
 }
 
 impl Generation {

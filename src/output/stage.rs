@@ -41,7 +41,8 @@ pub enum Contents<'a> {
 }
 
 impl Contents<'_> {
-    fn entry(&self) -> FileEntry {
+    /// Size and digest.
+    pub fn entry(&self) -> FileEntry {
         match self {
             Contents::Bytes(bytes) => FileEntry::of(bytes),
             Contents::Digested { bytes, sha256 } => {
@@ -150,7 +151,7 @@ impl Output {
     /// Begins a large folder that is filled file by file. Of `alike`, a folder of the store, what
     /// is the same is linked.
     pub fn fill<'o>(&'o self, alike: Option<&'o Folder>) -> Filling<'o> {
-        Filling { output: self, alike, staged: Mutex::default(), files: Mutex::default() }
+        Filling { output: Some(self), alike, staged: Mutex::default(), files: Mutex::default() }
     }
 
     /// Where a file of a folder of the store is.
@@ -207,7 +208,8 @@ impl Output {
 /// A folder of the store in the making; several threads may add to it.
 #[derive(Debug)]
 pub struct Filling<'o> {
-    output: &'o Output,
+    /// `None` if nothing is to be written.
+    output: Option<&'o Output>,
     alike: Option<&'o Folder>,
     /// Made when there is something to write.
     staged: Mutex<Option<PathBuf>>,
@@ -215,7 +217,13 @@ pub struct Filling<'o> {
     files: Mutex<BTreeMap<String, (FileEntry, bool)>>,
 }
 
-impl Filling<'_> {
+impl<'o> Filling<'o> {
+    /// A folder that is listed and not made. Of `alike`, files can be kept.
+    pub fn nowhere(alike: &'o Folder) -> Self {
+        let alike = Some(alike);
+        Self { output: None, alike, staged: Mutex::default(), files: Mutex::default() }
+    }
+
     /// Adds a file.
     ///
     /// # Errors
@@ -227,9 +235,9 @@ impl Filling<'_> {
         let entry = file.contents.entry();
         let is_alike = self.alike.is_some_and(|alike| alike.files.get(file.name) == Some(&entry));
         self.note(file.name, entry, is_alike)?;
-        match is_alike {
-            true => Ok(()),
-            false => stage_file(&self.staged()?, file),
+        match self.output.filter(|_| !is_alike) {
+            None => Ok(()),
+            Some(output) => stage_file(&self.staged(output)?, file),
         }
     }
 
@@ -254,21 +262,21 @@ impl Filling<'_> {
             files.iter().filter(|(_, (_, is_alike))| *is_alike).map(|(name, _)| name).collect();
         let folder =
             Folder::of(files.iter().map(|(name, (entry, _))| (name.clone(), *entry)).collect());
-        if self.output.is_in_store(&folder) {
+        let Some(output) = self.output.filter(|output| !output.is_in_store(&folder)) else {
             return Ok(folder);
-        }
-        let staged = self.staged()?;
+        };
+        let staged = self.staged(output)?;
         for name in kept {
             disk::ensure_parents(&staged, name, PUBLIC)?;
-            let known = self.output.file_in_store(self.alike.expect("files are kept of it"), name);
+            let known = output.file_in_store(self.alike.expect("files are kept of it"), name);
             let (path, entry) = (staged.join(name), folder.files[name.as_str()]);
             let is_there = disk::is_file_of(&known, entry.size, PUBLIC_FILE);
             if !is_there || fs::hard_link(&known, &path).is_err() {
                 link_or_copy(&known, &path, PUBLIC_FILE, entry)?;
             }
         }
-        self.output.put_into_store(&staged, &folder)?;
-        self.output.n_written.fetch_add(1, Ordering::Relaxed);
+        output.put_into_store(&staged, &folder)?;
+        output.n_written.fetch_add(1, Ordering::Relaxed);
         Ok(folder)
     }
 
@@ -279,12 +287,12 @@ impl Filling<'_> {
         Ok(())
     }
 
-    fn staged(&self) -> Result<PathBuf> {
+    fn staged(&self, output: &Output) -> Result<PathBuf> {
         let mut staged = self.staged.lock().expect("no holder of the lock panics");
         if let Some(path) = &*staged {
             return Ok(path.clone());
         }
-        let path = self.output.staging()?.join(self.output.staged_name());
+        let path = output.staging()?.join(output.staged_name());
         disk::make_dir(&path, PUBLIC)?;
         *staged = Some(path.clone());
         Ok(path)

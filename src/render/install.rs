@@ -40,6 +40,17 @@ struct OwnValues<'a> {
     root_hash: Option<String>,
 }
 
+/// Where in a [`KickstartContext`] that stands which [`KindKickstart::set_node`] sets anew.
+pub const OWN_PATHS: &[&[&str]] = &[
+    &["node"],
+    &["network", "ip"],
+    &["network", "device"],
+    &["network", "hostname"],
+    &["overlay_sha256"],
+    &["embedded"],
+    &["root_hash"],
+];
+
 impl KindKickstart {
     /// `layers` are the kind's shared layers in the order of unpacking.
     pub fn of(cluster: &Cluster, kind: &Kind, layers: &[String]) -> Self {

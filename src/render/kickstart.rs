@@ -11,7 +11,8 @@ use std::fmt::Display;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use crate::render::template::{TemplateError, Templates, Values};
+use crate::render::install;
+use crate::render::template::{SettledSet, TemplateError, Templates, Values};
 
 /// The template that [`render`] renders.
 pub const TEMPLATE: &str = "kickstart/kickstart.ks.hbs";
@@ -82,6 +83,21 @@ pub fn render(
     values: &Values,
 ) -> Result<String, TemplateError> {
     let own = templates.render_values(TEMPLATE, values)?;
+    Ok([scripts, &own].concat())
+}
+
+/// As [`render`], for nodes of one kind, one after another: `settled` is of the kickstarts before.
+///
+/// # Errors
+///
+/// Those of [`render`].
+pub fn render_settled(
+    templates: &Templates,
+    scripts: &str,
+    values: &Values,
+    settled: &mut SettledSet,
+) -> Result<String, TemplateError> {
+    let own = settled.render(templates, TEMPLATE, values, install::OWN_PATHS)?;
     Ok([scripts, &own].concat())
 }
 

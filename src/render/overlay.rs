@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::diag::{Diagnostic, Problems, SourceId, SourceMap, Span, codes};
 use crate::overlay::{Condition, Content, Each, Overlay, OverlayDir, OverlayFile, OverlayLink};
 use crate::render::context::{OPEN_ROOTS, TmpfilesLine, root_scope, sample};
-use crate::render::template::{TemplateError, Templates, Values, missing_step};
+use crate::render::template::{SettledSet, TemplateError, Templates, Values, missing_step};
 use crate::tree::{Entry, FileTree, Mode, Owner, Placed, TreePath};
 
 /// Whose values something depends on; the later ones include the earlier.
@@ -106,7 +106,24 @@ impl Renderer {
         scope: Scope,
         values: &mut Values,
     ) -> Result<FileTree, Vec<Diagnostic>> {
-        let mut layer = Layer { renderer: self, scope, tree: FileTree::default(), faults: vec![] };
+        self.render_settled(uses, scope, values, &mut SettledSet::default())
+    }
+
+    /// As [`render`](Self::render), many times over: `settled` is of earlier calls for the same
+    /// `uses` and `scope`, between which only the values of [`Scope::Node`] changed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`render`](Self::render).
+    pub fn render_settled(
+        &self,
+        uses: &[OverlayUse<'_>],
+        scope: Scope,
+        values: &mut Values,
+        settled: &mut SettledSet,
+    ) -> Result<FileTree, Vec<Diagnostic>> {
+        let tree = FileTree::default();
+        let mut layer = Layer { renderer: self, scope, tree, faults: vec![], settled };
         for used in uses {
             if let Some(overlay) = self.overlays.get(used.overlay) {
                 layer.add(overlay, &format!("{} ({})", used.overlay, used.role), values);
@@ -417,7 +434,11 @@ struct Layer<'a> {
     scope: Scope,
     tree: FileTree,
     faults: Vec<Diagnostic>,
+    settled: &'a mut SettledSet,
 }
+
+/// What changes from one node of a kind to the next.
+const CHANGING: &[&[&str]] = &[&["node"], &[ITEM]];
 
 impl Layer<'_> {
     fn add(&mut self, overlay: &Overlay, origin: &str, values: &mut Values) {
@@ -502,7 +523,12 @@ impl Layer<'_> {
     }
 
     fn text(&mut self, name: &str, values: &Values) -> Option<String> {
-        match self.renderer.templates.render_values(name, values) {
+        let templates = &self.renderer.templates;
+        let text = match self.scope {
+            Scope::Node => self.settled.render(templates, name, values, CHANGING),
+            Scope::Cluster | Scope::Kind => templates.render_values(name, values),
+        };
+        match text {
             Ok(text) => Some(text),
             Err(fault) => {
                 self.faults.push(self.renderer.diagnostic(&fault));

@@ -19,7 +19,7 @@ use crate::render::install::{KindKickstart, NodeFiles};
 use crate::render::kickstart;
 use crate::render::overlay::{OverlayUse, Renderer, Scope};
 use crate::render::owners;
-use crate::render::template::{TemplateError, Templates, Values};
+use crate::render::template::{SettledSet, TemplateError, Templates, Values};
 use crate::toml_doc::did_you_mean;
 use crate::tree::FileTree;
 
@@ -207,7 +207,7 @@ impl<'a> Prepared<'a> {
     /// Renders one node of a kind: what fails for it fails for all.
     fn try_node(&self, node: &Node, kind: &mut PreparedKind<'a>, problems: &mut Problems) {
         let mut values = kind.values.clone();
-        if let Err(faults) = self.node_tree(node, kind, &mut values) {
+        if let Err(faults) = self.node_tree(node, kind, &mut values, &mut SettledSet::default()) {
             problems.extend(faults);
             return;
         }
@@ -299,6 +299,8 @@ impl<'a> Prepared<'a> {
             kind,
             values: kind.values.clone(),
             kickstart_values: kind.kickstart.values(),
+            settled: SettledSet::default(),
+            settled_kickstart: SettledSet::default(),
         }
     }
 
@@ -307,10 +309,11 @@ impl<'a> Prepared<'a> {
         node: &Node,
         kind: &PreparedKind<'_>,
         values: &mut Values,
+        settled: &mut SettledSet,
     ) -> Result<FileTree, Vec<Diagnostic>> {
         let server_yaml = kind.server_yaml.as_ref().map(|yaml| yaml.for_node(node));
         values.set(&NodeContext::of(self.cluster, node, server_yaml));
-        self.overlays.render(&kind.uses, Scope::Node, values)
+        self.overlays.render_settled(&kind.uses, Scope::Node, values, settled)
     }
 
     /// Renders one of the further templates.
@@ -348,6 +351,9 @@ pub struct NodeRenderer<'p, 'a> {
     kind: &'p PreparedKind<'a>,
     values: Values,
     kickstart_values: Values,
+    /// What the nodes before left ready.
+    settled: SettledSet,
+    settled_kickstart: SettledSet,
 }
 
 impl NodeRenderer<'_, '_> {
@@ -357,7 +363,7 @@ impl NodeRenderer<'_, '_> {
     ///
     /// Every template that fails.
     pub fn own_tree(&mut self, node: &Node) -> Result<FileTree, Vec<Diagnostic>> {
-        self.prepared.node_tree(node, self.kind, &mut self.values)
+        self.prepared.node_tree(node, self.kind, &mut self.values, &mut self.settled)
     }
 
     /// The names of the shared layers below the node's own, in the order of unpacking.
@@ -373,7 +379,8 @@ impl NodeRenderer<'_, '_> {
     pub fn kickstart(&mut self, node: &Node, files: NodeFiles) -> Result<String, Vec<Diagnostic>> {
         let (prepared, values) = (self.prepared, &mut self.kickstart_values);
         self.kind.kickstart.set_node(values, prepared.cluster, node, files);
-        kickstart::render(&prepared.templates, &prepared.scripts, values)
+        let settled = &mut self.settled_kickstart;
+        kickstart::render_settled(&prepared.templates, &prepared.scripts, values, settled)
             .map_err(|fault| vec![prepared.diagnostic(&fault)])
     }
 }

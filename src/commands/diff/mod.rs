@@ -4,9 +4,10 @@ mod print;
 
 use anyhow::{Context, Result, bail};
 
-use crate::build::{BuildInput, Preview};
+use crate::build::Preview;
 use crate::changes::{self, Changes, Patches};
 use crate::cli::{ClusterArgs, Compared, DiffArgs};
+use crate::commands::build::{Folders, Ingredients};
 use crate::commands::{Outcome, build, lint, load, report};
 use crate::diag::{Color, Problems};
 use crate::output::Stored;
@@ -85,6 +86,7 @@ fn of_build(
 ) -> Result<Option<Changes>> {
     let Some(mut loaded) = load::resolved(cluster_args, color)? else { return Ok(None) };
     let cluster = &loaded.cluster;
+    let sources = build::sources(&loaded.source);
     let mut problems = Problems::default();
     let prepared = lint::prepare(cluster, &mut loaded.source, &mut problems);
     let secrets = lint::secrets(cluster, Reach::Everything, &mut problems);
@@ -96,33 +98,16 @@ fn of_build(
         return Ok(None);
     };
     let plan = Plan::of(cluster, &load::selection(cluster, None)?);
-    let images = build::images(cluster, args.cache.as_deref());
-    let boot_programs = build::boot_programs(args.boot_programs.as_deref(), args.cache.as_deref())?;
-    let program = build::program(&loaded.source.library)?;
     let mut problems = Problems::default();
-    let archives = build::archive_cache(cluster, args.cache.as_deref())?;
-    let repositories = build::repositories(cluster, archives.as_ref(), &mut problems);
+    let folders =
+        Folders { cache: args.cache.as_deref(), boot_programs: args.boot_programs.as_deref() };
+    let read = (&loaded.source.library, &sources);
+    let ingredients = Ingredients::gather(cluster, read, secrets, &folders, &mut problems)?;
     if problems.has_errors() {
         report::draw(&problems.into_sorted(), &loaded.source.map, color)?;
         return Ok(None);
     }
-    let taken = build::Taken {
-        images: &images,
-        boot_programs: &boot_programs,
-        repositories: &repositories,
-    };
-    let whole = build::everything(&program, &loaded.source, &secrets, &taken);
-    let input = BuildInput {
-        cluster,
-        plan: &plan,
-        prepared: &prepared,
-        secrets: &secrets,
-        images: &images,
-        boot_programs: &boot_programs,
-        repositories: &repositories,
-        program,
-        whole: Some(whole),
-    };
+    let input = ingredients.input(cluster, &plan, &prepared);
     match Preview::new(&input, old) {
         Ok(preview) => changes::compare(old, &preview, patches).map(Some),
         Err(fault) => {

@@ -35,12 +35,27 @@ impl Templates {
     /// Every value that `name` and what it includes mention, in the order of the text;
     /// names inside `{{#each}}` and `{{#with}}` are traced back to the root.
     pub fn references(&self, name: &str) -> Vec<Reference> {
-        let mut walk = Walk { templates: self, found: Vec::new() };
+        let parsed = self.texts.get(name);
+        parsed.map_or_else(Vec::new, |parsed| self.walk(name, &parsed.template).found)
+    }
+
+    /// Whether `part` of template `name`, or what it includes, mentions what lies at, above or
+    /// below one of `paths`.
+    pub(super) fn mentions_any(&self, name: &str, part: &Template, paths: &[&[&str]]) -> bool {
+        let walk = self.walk(name, part);
+        let touches = |reference: &Reference| {
+            paths.iter().any(|path| reference.path.iter().zip(*path).all(|(a, b)| a == b))
+        };
+        walk.takes_all || walk.found.iter().any(touches)
+    }
+
+    fn walk(&self, name: &str, part: &Template) -> Walk<'_> {
+        let mut walk = Walk { templates: self, found: Vec::new(), takes_all: false };
         let root = Scope { base: Some(Vec::new()), params: BTreeMap::new() };
-        if let Some(parsed) = self.texts.get(name) {
-            walk.template(Place { name, text: &parsed.text }, &parsed.template, &[root]);
+        if let Some((name, parsed)) = self.texts.get_key_value(name) {
+            walk.template(Place { name, text: &parsed.text }, part, &[root]);
         }
-        walk.found
+        walk
     }
 
     /// An error for each mention of what is not in `data`, except below the paths in `open`
@@ -146,6 +161,8 @@ struct Scope {
 struct Walk<'a> {
     templates: &'a Templates,
     found: Vec<Reference>,
+    /// Whether something mentions all there is, as `{{#each this}}` at the root.
+    takes_all: bool,
 }
 
 impl Walk<'_> {
@@ -263,13 +280,21 @@ impl Walk<'_> {
         }
         let Parameter::Path(_) = parameter else { return };
         let Some(raw) = parameter.as_name() else { return };
-        if let Ok(Some(path)) = resolve(raw, scopes)
-            && !path.is_empty()
-        {
-            let span = find_word(place.text, tag, raw);
-            self.found.push(Reference { path, template: place.name.to_owned(), span });
+        match resolve(raw, scopes) {
+            Ok(Some(path)) if path.is_empty() => self.takes_all = true,
+            Ok(Some(path)) => {
+                let span = find_word(place.text, tag, raw);
+                self.found.push(Reference { path, template: place.name.to_owned(), span });
+            }
+            _ => {}
         }
     }
+}
+
+/// The steps of a path outside of any block; `None` for what is no value of the context.
+pub(super) fn root_path(raw: &str) -> Option<Vec<String>> {
+    let root = Scope { base: Some(Vec::new()), params: BTreeMap::new() };
+    resolve(raw, &[root]).ok()?
 }
 
 fn inside(scopes: &[Scope], scope: Scope) -> Vec<Scope> {

@@ -24,20 +24,26 @@ pub(super) const QUESTIONS: &[&str] = &["and", "eq", "ne", "not", "or"];
 /// Helpers that open a block.
 pub(super) const BLOCKS: &[&str] = &["each", "if", "unless", "with"];
 
+const QUOTES: [(&str, Quote); 7] = [
+    (PRINT_LINE, print_line),
+    (PRINT_TEXT, print_text),
+    ("sh", sh),
+    ("json", json),
+    ("yaml", json),
+    ("ini", ini),
+    ("unit", unit),
+];
+
+/// What the helper of that name makes of a value.
+pub(super) fn quote_by(helper: &str) -> Option<Quote> {
+    QUOTES.iter().find(|(name, _)| *name == helper).map(|(_, quote)| *quote)
+}
+
 pub(super) fn register(handlebars: &mut Handlebars<'static>) {
     for name in ["lookup", "raw", "log", "gt", "gte", "lt", "lte", "len"] {
         handlebars.unregister_helper(name);
     }
-    let quoting: [(&str, Quote); 7] = [
-        (PRINT_LINE, print_line),
-        (PRINT_TEXT, print_text),
-        ("sh", sh),
-        ("json", json),
-        ("yaml", json),
-        ("ini", ini),
-        ("unit", unit),
-    ];
-    for (name, quote) in quoting {
+    for (name, quote) in QUOTES {
         handlebars.register_helper(name, Box::new(Quoting(quote)));
     }
     let questions: [(&str, Answer); 5] = [
@@ -62,7 +68,7 @@ pub(super) fn holds(value: &Value) -> bool {
 }
 
 /// Turns a value into text, or says why not.
-type Quote = fn(&Value) -> Result<String, String>;
+pub(super) type Quote = fn(&Value) -> Result<String, String>;
 
 struct Quoting(Quote);
 

@@ -14,6 +14,7 @@
 
 mod analysis;
 mod helpers;
+mod settled;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use crate::diag::{Code, Diagnostic, SourceId, Span, codes};
 
 pub use analysis::{Reference, missing_step};
+pub use settled::{Settled, SettledSet};
 
 /// Named templates, ready to render.
 pub struct Templates {

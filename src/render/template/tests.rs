@@ -231,3 +231,27 @@ fn undefined_names_are_found_in_branches_that_are_not_taken() {
         ]
     );
 }
+
+#[test]
+fn what_settled_gives_what_the_template_gives_whatever_changes() {
+    let text = "{{a}} {{sh node.name}} {{{node.text}}}{{#each list}}{{this}}{{/each}}\n\
+                {{#if node.serial}}{{node.serial}} of {{a}}{{else}}none{{/if}}\n\
+                {{#with node}}{{name}}{{/with}} {{#unless b}}{{ini a}}{{/unless}}\n";
+    let mut templates = Templates::new();
+    templates.add("t", text).unwrap();
+    let values = |name: &str, serial: Value| {
+        let node = json!({ "name": name, "text": "one\ntwo\n", "serial": serial });
+        Values::of(&json!({ "a": "A", "b": false, "list": [1, 2], "node": node }))
+    };
+    let settled = templates.settle("t", &values("first", Value::Null), &[&["node"]]);
+    for values in [values("n1", "S1".into()), values("it's", Value::Null), values("", 7.into())] {
+        let whole = templates.render_values("t", &values);
+        assert!(whole.is_ok());
+        assert_eq!(templates.render_settled(&settled, &values), whole);
+    }
+    // What cannot be printed is told as the template tells it.
+    let broken = values("two\nlines", Value::Null);
+    let whole = templates.render_values("t", &broken);
+    assert!(whole.is_err());
+    assert_eq!(templates.render_settled(&settled, &broken), whole);
+}
