@@ -42,7 +42,6 @@ fn assert_fatal(guest: &mut Guest, check: &str, measured: &str) {
 }
 
 #[test]
-#[ignore = "not proven yet: make test-nodes"]
 fn a_server_as_planned_passes_and_ssds_in_use_do_not() {
     if lacks_for_nodes() {
         return;
@@ -74,7 +73,6 @@ fn a_server_as_planned_passes_and_ssds_in_use_do_not() {
 }
 
 #[test]
-#[ignore = "not proven yet: make test-nodes"]
 fn hardware_that_is_not_as_planned_keeps_daos_down() {
     if lacks_for_nodes() {
         return;
