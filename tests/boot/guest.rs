@@ -212,7 +212,12 @@ impl Guest {
                     return Err(self.failure("the time was up", marker));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(self.failure("the guest ended", marker));
+                    let status = self.process.wait().expect("QEMU is our child");
+                    let why = match status.success() {
+                        true => "the guest ended".to_owned(),
+                        false => format!("QEMU ended with {status}"),
+                    };
+                    return Err(self.failure(&why, marker));
                 }
             }
         }
