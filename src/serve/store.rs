@@ -418,8 +418,10 @@ fn write_batch(
 ) -> Result<Vec<Box<dyn FnOnce() + Send>>> {
     let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let now = outside_changes(&transaction)?;
-    if shared.seen.swap(now, Ordering::AcqRel) != now {
+    if shared.seen.load(Ordering::Acquire) != now {
         shared.take_over(read_records(&transaction)?);
+        // Not before the records are there: who compares meanwhile waits for this thread.
+        shared.seen.store(now, Ordering::Release);
     }
     let mut replies = Vec::new();
     let mut changed = BTreeMap::new();
@@ -442,11 +444,11 @@ fn write_batch(
     }
     let now = outside_changes(&transaction)?;
     transaction.commit()?;
-    shared.seen.store(now, Ordering::Release);
     let mut records = shared.records.write().expect("no writer panics");
     let names: Vec<Arc<str>> = changed.keys().cloned().collect();
     records.extend(changed);
     drop(records);
+    shared.seen.store(now, Ordering::Release);
     shared.tell(names);
     Ok(replies)
 }
