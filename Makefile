@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo build test test-fast test-boot lint bench fuzz release clean
+.PHONY: help demo build test test-fast test-boot test-nodes lint bench fuzz release clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test-fast: ## Without boot tests, and without installing anything
 
 test-boot: ## The boot tests alone
 	scripts/run-stages boot
+
+test-nodes: ## Whole nodes in guests, first boot to format, and UEFI boots: half an hour
+	scripts/run-stages nodes
 
 lint: ## rustfmt, clippy, shellcheck
 	scripts/run-stages lint
