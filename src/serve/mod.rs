@@ -20,7 +20,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 
-use crate::format::digest::Digest;
 use crate::manifest::FileEntry;
 use crate::media::boot_tree::{self, Loader};
 use crate::net::MacAddr;
@@ -459,12 +458,6 @@ impl Server {
             words.push("nodeforge.wipe_daos=1".to_owned());
         }
         words.join(" ")
-    }
-
-    /// Digests of the tokens of a grant, secret and event.
-    pub fn token_digests(key: &Key, node: &str, grant: u64) -> (Digest, Digest) {
-        let digest = |purpose| key.token(purpose, node, grant).digest();
-        (digest(Purpose::Secrets), digest(Purpose::Events))
     }
 }
 

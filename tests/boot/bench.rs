@@ -9,6 +9,7 @@ use crate::kickstart::{pre, sections};
 use crate::support;
 
 use super::guest::Guest;
+use super::initrd;
 use super::lan::Lan;
 use super::machine::{Disks, Machine};
 
@@ -103,13 +104,7 @@ fn stand_in() -> PathBuf {
 fn initrd() -> PathBuf {
     static INITRD: OnceLock<PathBuf> = OnceLock::new();
     let made = INITRD.get_or_init(|| {
-        let tree = support::scratch();
-        let busybox = support::find_program("busybox").expect("the test asked for it");
-        support::write(tree.path(), "init", std::fs::read(stand_in().join("init")).unwrap());
-        support::write(tree.path(), "bin/busybox", std::fs::read(busybox).unwrap());
-        for path in ["init", "bin/busybox"] {
-            support::set_mode(tree.path(), path, 0o755);
-        }
+        let tree = initrd::tree_with(std::fs::read(stand_in().join("init")).unwrap());
         let initrd = boot_folder().join("initrd");
         plain_cpio(tree.path(), &initrd);
         initrd

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use crate::oracles::archives::stand_in_cpio;
 use crate::support;
 use crate::support::listing::{Content, Listed, Listing, S_IFDIR, S_IFLNK, S_IFREG};
@@ -35,16 +37,23 @@ $b poweroff -f
 /// (usr/default_cpio_list).
 const OWN: [&str; 7] = ["bin", "bin/busybox", "dev", "dev/console", "filler", "init", "root"];
 
-/// Writes the base to `folder` with a length that is odd, and returns its path.
+/// The tree of an initrd whose init is a script for busybox.
 #[track_caller]
-pub fn base_of_odd_length(folder: &Path) -> PathBuf {
+pub fn tree_with(init: impl AsRef<[u8]>) -> TempDir {
     let tree = support::scratch();
     let busybox = support::find_program("busybox").expect("the test asked for it");
-    support::write(tree.path(), "init", INIT);
+    support::write(tree.path(), "init", init);
     support::write(tree.path(), "bin/busybox", std::fs::read(busybox).unwrap());
     for path in ["init", "bin/busybox"] {
         support::set_mode(tree.path(), path, 0o755);
     }
+    tree
+}
+
+/// Writes the base to `folder` with a length that is odd, and returns its path.
+#[track_caller]
+pub fn base_of_odd_length(folder: &Path) -> PathBuf {
+    let tree = tree_with(INIT);
     let base = folder.join("base.cpio.gz");
     let is_odd = |n_filler: usize| {
         // Letters that do not compress: each step changes the length by about a byte.

@@ -19,6 +19,7 @@ use crate::oracles::archives::stand_in_cpio;
 use crate::support;
 
 use super::guest::{Guest, Turn};
+use super::initrd;
 
 /// Firmware, boot loaders and a kernel take half a minute, a machine that also compiles is five
 /// times slower; firmware that waits for answers that never come, up to three minutes.
@@ -235,13 +236,7 @@ impl Bench {
 
     /// What `fetch` would have left: the guests' kernel, and an initrd that says what it finds.
     fn fill_cache(&self) {
-        let tree = support::scratch();
-        let busybox = support::find_program("busybox").expect("the test asked for it");
-        support::write(tree.path(), "init", INIT);
-        support::write(tree.path(), "bin/busybox", std::fs::read(busybox).unwrap());
-        for path in ["init", "bin/busybox"] {
-            support::set_mode(tree.path(), path, 0o755);
-        }
+        let tree = initrd::tree_with(INIT);
         let initrd = self.path().join("initrd");
         stand_in_cpio(tree.path(), &initrd);
         let mut images = serde_json::Map::new();

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{Lab, NODE1, paths, read_all, word};
+use super::{Lab, read_all, word};
 use crate::support;
 
 /// What the server says to these bytes, which make it hang up or say that nothing follows.
@@ -121,10 +121,7 @@ fn whatever_is_posted_or_asked_for_is_answered_and_changes_nothing() {
     if support::lacks(&["curl"]) {
         return;
     }
-    let lab = Lab::new();
-    let server = lab.serve();
-    lab.arm(&["node1"]);
-    let script = server.text(&paths(NODE1)[2]);
+    let (_lab, server, script) = Lab::with_armed_node();
     let token = word(&script, "nodeforge.event_token").unwrap();
     let before = server.json("api/v1/nodes/node1");
     let mut runner =

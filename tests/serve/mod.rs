@@ -49,6 +49,15 @@ impl Lab {
         lab
     }
 
+    /// With a server, and node1 armed; the script that node1 then boots by.
+    fn with_armed_node() -> (Self, Server, String) {
+        let lab = Self::new();
+        let server = lab.serve();
+        lab.arm(&["node1"]);
+        let script = server.text(&paths(NODE1)[2]);
+        (lab, server, script)
+    }
+
     fn path(&self) -> &Path {
         self.0.path()
     }

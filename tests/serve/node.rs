@@ -39,10 +39,7 @@ fn a_nodes_own_scripts_take_it_from_the_kernel_line_to_ready() {
     if support::lacks(&["curl"]) {
         return;
     }
-    let lab = Lab::new();
-    let server = lab.serve();
-    lab.arm(&["node1"]);
-    let script = server.text(&paths(NODE1)[2]);
+    let (lab, server, script) = Lab::with_armed_node();
     let machine = support::scratch();
     let root = machine.path();
     boot(root, &script);
@@ -103,10 +100,7 @@ fn an_installer_whose_token_is_gone_gets_no_secrets() {
     if support::lacks(&["curl"]) {
         return;
     }
-    let lab = Lab::new();
-    let server = lab.serve();
-    lab.arm(&["node1"]);
-    let script = server.text(&paths(NODE1)[2]);
+    let (lab, server, script) = Lab::with_armed_node();
     let machine = support::scratch();
     boot(machine.path(), &script);
     crate::examples::printed(lab.path(), &["disarm", "node1"]);
