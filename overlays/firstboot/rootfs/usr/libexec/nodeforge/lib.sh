@@ -13,8 +13,10 @@ libexec=$root/usr/libexec/nodeforge
 state=$root/var/lib/nodeforge
 run=$root/run/nodeforge
 
+# A process for each word is felt by a node that starts: what follows has none where bash can
+# do it itself.
 now() {
-    date --utc +%Y-%m-%dT%H:%M:%SZ
+    TZ=UTC0 printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1
 }
 
 boot_id() {
@@ -40,7 +42,13 @@ json() { # TEXT
 # The value of a top-level string of our own indented JSON files, where a whole parser would
 # take longer to start than the script runs.
 json_string() { # FILE KEY
-    sed -n 's/^  "'"$2"'": "\([^"\\]*\)",\{0,1\}$/\1/p;T;q' "$1"
+    local line
+    while IFS= read -r line; do
+        if [[ $line =~ ^"  \"$2\": \""([^\"\\]*)\",?$ ]]; then
+            printf '%s' "${BASH_REMATCH[1]}"
+            return
+        fi
+    done <"$1"
 }
 
 # Takes away what opens something: nothing that leaves a script may hold it.
