@@ -8,6 +8,7 @@ use super::guest::{Guest, Turn};
 use super::lacks_for_nodes;
 use super::lan::Lan;
 use super::machine::Disks;
+use super::preflight::verdicts;
 
 const NODES: [&str; 3] = ["node0", "node1", "node2"];
 
@@ -17,13 +18,17 @@ const FORMATTED: &str = "nodeforge-format: the system is formatted: all 2 server
 const FORMATTED_ALREADY: &str =
     "nodeforge-format: the system was formatted already: all 2 servers joined";
 
-/// The cluster after its first boot and a clean shutdown, made by the first test that wants
-/// it. Its disks are for copying.
+/// The cluster after its first boot, with a server that comes late, and a clean shutdown. Made
+/// by the first test that wants it; its disks are for copying.
 struct FormattedCluster {
     admin: Disks,
     server: Disks,
     client: Disks,
-    /// What [`state_of`] found on the two servers.
+    /// While the second server was off, after more rounds than a format needs.
+    n_formats_before: usize,
+    /// Superblocks on the admin's disks then.
+    superblocks_before: String,
+    /// What [`state_of`] found on the two servers in the end.
     states: [String; 2],
     n_formats: usize,
 }
@@ -33,19 +38,35 @@ static FORMATTED_CLUSTER: LazyLock<FormattedCluster> = LazyLock::new(first_boot)
 fn first_boot() -> FormattedCluster {
     let folder = scratch("formatted");
     let lan = Lan::new(&NODES);
-    let admin = Node::new("node0", Disks::of_server(&folder.join("node0")));
-    let server = Node::new("node1", Disks::of_server(&folder.join("node1")));
-    let client = Node::new("node2", Disks::of_client(&folder.join("node2")));
-    let mut guests = [&admin, &server, &client].map(|node| node.start(&lan, Start::Install));
-    wait_until_ready(&mut guests);
+    let nodes = [
+        Node::new("node0", Disks::of_server(&folder.join("node0"))),
+        Node::new("node1", Disks::of_server(&folder.join("node1"))),
+        Node::new("node2", Disks::of_client(&folder.join("node2"))),
+    ];
+    let mut admin = nodes[0].start(&lan, Start::Install);
+    let client = nodes[2].start(&lan, Start::Install);
+    let waits = "nodeforge-format: waiting for node1 (";
+    admin.wait_for_both(waits, "; nothing is formatted until all servers are there", BOOT_TIMEOUT);
+    for _ in 0..3 {
+        admin.wait_for("nodeforge-boot-test: dmg network scan", BOOT_TIMEOUT);
+    }
+    let n_formats_before = n_formats_of(&mut admin);
+    let superblocks_before = admin.run("find /var/lib/daos -name superblock", COMMAND_TIMEOUT);
+
+    let late = nodes[1].start(&lan, Start::Install);
+    let mut guests = [admin, late, client];
     guests[0].wait_for_any_time(FORMATTED, BOOT_TIMEOUT);
+    wait_until_ready(&mut guests);
     let states = [state_of(&mut guests[0]), state_of(&mut guests[1])];
     let n_formats = guests.iter_mut().map(n_formats_of).sum();
     shut_down(guests);
+    let [admin, server, client] = nodes.map(|node| node.disks);
     FormattedCluster {
-        admin: admin.disks,
-        server: server.disks,
-        client: client.disks,
+        admin,
+        server,
+        client,
+        n_formats_before,
+        superblocks_before,
         states,
         n_formats,
     }
@@ -104,6 +125,9 @@ fn three_nodes_become_ready_and_format_once_also_over_a_reboot() {
     guests[0].wait_for_any_time(FORMATTED_ALREADY, BOOT_TIMEOUT);
     assert_eq!(guests.each_mut().map(n_formats_of), [0, 0, 0]);
     assert_eq!([state_of(&mut guests[0]), state_of(&mut guests[1])], formatted.states);
+    for guest in &mut guests {
+        assert_eq!(verdicts(guest), [""; 0], "{}", guest.name());
+    }
     network_manager_has_taken_the_profiles(&mut guests[2]);
     guests.into_iter().for_each(Guest::quit);
 }
@@ -111,7 +135,7 @@ fn three_nodes_become_ready_and_format_once_also_over_a_reboot() {
 /// The names and addresses of a client are those of the plan, and by its keyfiles.
 #[track_caller]
 fn network_manager_has_taken_the_profiles(client: &mut Guest) {
-    // The name comes from the .link file: without it this would be enp130s0.
+    // The name comes from the .link file: without it this would be enp0s16.
     let names = client.run("ls /sys/class/net", COMMAND_TIMEOUT);
     assert_eq!(names.lines().collect::<Vec<_>>(), ["lan0", "lo"]);
     let profiles =
@@ -159,30 +183,10 @@ fn nothing_is_formatted_before_the_last_server_is_there() {
         return;
     }
     let _turn = Turn::wait();
-    let folder = scratch("late-server");
-    let lan = Lan::new(&NODES);
-    let admin = Node::new("node0", Disks::of_server(&folder.join("node0")));
-    let late = Node::new("node1", Disks::of_server(&folder.join("node1")));
-    let mut admin = admin.start(&lan, Start::Install);
-    let waits = "nodeforge-format: waiting for node1 (";
-    admin.wait_for_both(waits, "; nothing is formatted until all servers are there", BOOT_TIMEOUT);
-    // More rounds than a format needs when all is well.
-    for _ in 0..3 {
-        admin.wait_for("nodeforge-boot-test: dmg network scan", BOOT_TIMEOUT);
-    }
-    assert_eq!(n_formats_of(&mut admin), 0);
-    let superblocks = "find /var/lib/daos -name superblock";
-    assert_eq!(admin.run(superblocks, COMMAND_TIMEOUT), "");
-
-    let mut late = late.start(&lan, Start::Install);
-    admin.wait_for(FORMATTED, BOOT_TIMEOUT * 2);
-    wait_until_ready(std::slice::from_mut(&mut admin));
-    wait_until_ready(std::slice::from_mut(&mut late));
-    assert_eq!(n_formats_of(&mut admin), 1);
-    state_of(&mut admin);
-    state_of(&mut late);
-    admin.quit();
-    late.quit();
+    let formatted = &*FORMATTED_CLUSTER;
+    assert_eq!(formatted.n_formats_before, 0);
+    assert_eq!(formatted.superblocks_before, "");
+    assert_eq!(formatted.n_formats, 1);
 }
 
 #[test]
