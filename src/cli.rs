@@ -395,11 +395,43 @@ pub struct ArmArgs {
     pub overwrite: bool,
 
     #[command(flatten)]
+    pub bmc: BmcArgs,
+
+    #[command(flatten)]
     pub place: ServedArgs,
 
     /// Print the grants as a JSON array on standard output.
     #[arg(long)]
     pub json: bool,
+}
+
+/// How the nodes' BMCs are told of it.
+#[derive(Debug, Args)]
+pub struct BmcArgs {
+    /// Have the nodes' BMCs boot them from the network, once, by Redfish; what `bmc` says in
+    /// this cluster file is how they are reached.
+    #[arg(long, value_name = "CLUSTER")]
+    pub network_boot: Option<PathBuf>,
+
+    /// A folder whose profiles/ and overlays/ shadow the built-in ones.
+    #[arg(long, value_name = "DIR", requires = "network_boot")]
+    pub site: Option<PathBuf>,
+
+    /// Restart the nodes now; start those that are off.
+    #[arg(long, requires = "network_boot")]
+    pub restart: bool,
+
+    /// By UEFI HTTP boot instead of PXE.
+    #[arg(long, requires = "network_boot")]
+    pub uefi_http: bool,
+
+    /// The authority of the BMCs' certificates, in PEM. Default: those that the system knows.
+    #[arg(long, value_name = "FILE", requires = "network_boot")]
+    pub bmc_ca: Option<PathBuf>,
+
+    /// Take any certificate of a BMC: whoever is in between gets the password.
+    #[arg(long, requires = "network_boot", conflicts_with = "bmc_ca")]
+    pub any_bmc_certificate: bool,
 }
 
 #[derive(Debug, Args)]

@@ -470,6 +470,8 @@ pub enum Link {
 #[derive(Clone, Debug)]
 pub struct Bmc {
     pub kind: String,
+    /// The TCP port of its Redfish service.
+    pub port: u16,
     pub user: Option<SecretRef>,
     pub password: Option<SecretRef>,
 }

@@ -682,6 +682,7 @@ const BMC: &[Key] = &[
         "How it is spoken to.",
     ),
     optional("ip", Shape::Text, "\"10.30.1.0 + {index}\"", "Its address."),
+    defaulted("port", PORT, "443", "8443", "The TCP port of its Redfish service."),
     optional(
         "user",
         Shape::Secret,

@@ -8,16 +8,25 @@ use serde_json::json;
 
 use crate::cli::{ArmArgs, DisarmArgs};
 use crate::commands::Outcome;
+use crate::commands::bmc::{self, Bmcs};
 use crate::commands::serve::state_folder;
+use crate::diag::Color;
 use crate::range::{self, NodeName};
 use crate::serve::arming::{self, Armed, Request};
 use crate::serve::catalog::Catalog;
 use crate::serve::store::Store;
 use crate::serve::token::Key;
 
-pub fn arm(args: &ArmArgs) -> Result<Outcome> {
+pub fn arm(args: &ArmArgs, color: Color) -> Result<Outcome> {
     let catalog = Catalog::current(&args.place.out)?;
     let nodes = nodes(&catalog, &args.nodes)?;
+    let bmcs = match &args.bmc.network_boot {
+        None => None,
+        Some(cluster) => match Bmcs::read(&args.bmc, cluster.clone(), &nodes, color)? {
+            None => return Ok(Outcome::Problems),
+            bmcs => bmcs,
+        },
+    };
     let state = state_folder(&args.place.out, args.place.state.as_deref());
     let store = Store::open(&state)?;
     let request = Request {
@@ -26,15 +35,27 @@ pub fn arm(args: &ArmArgs) -> Result<Outcome> {
         overwrite: args.overwrite,
     };
     let armed = arming::arm(&store, Key::open(&state)?, &catalog, &nodes, request)?;
+    tell(args, &nodes, &armed);
+    let told = bmcs.as_ref().map_or_else(Vec::new, Bmcs::tell);
     if args.json {
         let json: Vec<_> = armed
             .iter()
-            .map(|it| json!({ "node": it.node, "grant": it.grant, "expires": it.expires }))
+            .enumerate()
+            .map(|(at, it)| {
+                let mut json = json!({ "node": it.node, "grant": it.grant, "expires": it.expires });
+                if let Some((_, result)) = told.get(at) {
+                    json["bmc"] = match result {
+                        Ok(done) => json!({ "system": done.system, "reset": done.reset }),
+                        Err(failure) => json!({ "error": bmc::in_full(failure) }),
+                    };
+                }
+                json
+            })
             .collect();
         print(&json)?;
     }
-    tell(args, &nodes, &armed);
-    Ok(Outcome::Done)
+    let is_told = bmcs.as_ref().is_none_or(|bmcs| bmc::report(bmcs, &told));
+    Ok(if is_told { Outcome::Done } else { Outcome::Problems })
 }
 
 fn tell(args: &ArmArgs, nodes: &BTreeSet<NodeName>, armed: &[Armed]) {
@@ -48,12 +69,16 @@ fn tell(args: &ArmArgs, nodes: &BTreeSet<NodeName>, armed: &[Armed]) {
     if args.wipe_daos {
         eprintln!("note: the data of DAOS on {} will be lost", range::fold(nodes));
     }
+    if args.bmc.network_boot.is_some() {
+        return;
+    }
     let again = nodes.iter().zip(armed).filter(|(_, it)| it.was_installed).map(|(node, _)| node);
     let again = range::fold(again);
     if !again.is_empty() {
         eprintln!(
             "note: {again} may boot from disk first, as UEFI does after an installation: choose \
-             the network once (F12 or F11 on most machines)"
+             the network once (F12 or F11 on most machines), or have their BMCs do it: \
+             --network-boot CLUSTER"
         );
     }
 }

@@ -1,6 +1,7 @@
 //! One file a verb: turns arguments into domain options and calls the pipeline.
 
 mod arm;
+mod bmc;
 mod build;
 pub mod certs;
 pub mod check;
@@ -66,7 +67,7 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Generations(args) => generations::run(args),
         Verb::Rollback(args) => rollback::run(args),
         Verb::Serve(args) => serve::run(args),
-        Verb::Arm(args) => arm::arm(args),
+        Verb::Arm(args) => arm::arm(args, color),
         Verb::Disarm(args) => arm::disarm(args),
         Verb::Status(args) => status::run(args),
         Verb::Fetch(args) => fetch::verb(args, color),

@@ -264,9 +264,9 @@ fn tls_takes_the_given_certificate_and_asks_for_it_where_the_url_is_https() {
     );
 }
 
-fn make_certificate(folder: &Path) {
+pub fn make_certificate(folder: &Path) {
     let mut command = support::command("openssl");
-    let words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout k.pem -out c.pem";
+    let words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1 -keyout k.pem -out c.pem";
     let made = command.args(words.split(' ')).current_dir(folder).stderr(Stdio::null()).status();
     assert!(made.unwrap().success());
 }

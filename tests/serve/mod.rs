@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::examples::{copy_with_secrets, nodeforge, printed};
 use crate::support;
 
+mod bmc;
 mod boot;
 mod hostile;
 mod lasting;

@@ -150,6 +150,7 @@ fn hw(
         console: reader.text(table, "console", TextKind::Console).map(|console| console.value),
         bmc: table.table("bmc").map(|bmc| Bmc {
             kind: bmc.item("kind").and_then(Item::text).unwrap_or("redfish").to_owned(),
+            port: reader.number(bmc, "port").map_or(443, |port| port.value),
             user: secret(reader, bmc, "user", context).map(|user| user.value),
             password: secret(reader, bmc, "password", context).map(|password| password.value),
         }),

@@ -6,7 +6,8 @@
 //!
 //! Blocking, as the verbs that call it are.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,6 +18,7 @@ use ureq::http::{Method, Request, Response, StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig, parse_pem};
 
 use crate::cluster::Firmware;
+use crate::progress::Progress;
 use crate::secrets::SecretText;
 
 /// The service's root (DSP0266 §6.2).
@@ -89,6 +91,8 @@ pub struct Done {
     pub system: String,
     /// The kind of reset, as Redfish calls it; `None` where power was left alone.
     pub reset: Option<String>,
+    /// The BMC takes the order for every boot from now on, not for one.
+    pub stays: bool,
 }
 
 /// Why a machine was not told to boot from the network.
@@ -152,12 +156,12 @@ pub fn by_hand(node: &str, firmware: Firmware) -> String {
 
 fn order_system(service: &Service, order: &Order<'_>) -> Result<Done, Failure> {
     let system = find_system(service, order.serial)?;
-    set_override(service, &system, order)?;
+    let stays = set_override(service, &system, order)?;
     let reset = match order.power {
         Power::Leave => None,
         Power::Restart => Some(restart(service, &system)?),
     };
-    Ok(Done { system: system.path, reset })
+    Ok(Done { system: system.path, reset, stays })
 }
 
 /// A resource as it was read.
@@ -215,8 +219,8 @@ fn find_system(service: &Service, serial: Option<&str>) -> Result<Resource, Fail
     }
 }
 
-/// `PATCH` of the boot override, and a look whether the BMC kept it.
-fn set_override(service: &Service, system: &Resource, order: &Order<'_>) -> Result<(), Failure> {
+/// `PATCH` of the boot override, and a look whether the BMC kept it; whether it did so for good.
+fn set_override(service: &Service, system: &Resource, order: &Order<'_>) -> Result<bool, Failure> {
     let target = order.network.target();
     let allowed = system.allowed("/Boot/BootSourceOverrideTarget@Redfish.AllowableValues");
     if !allowed.is_empty() && !allowed.iter().any(|one| one == target) {
@@ -248,17 +252,17 @@ fn set_override(service: &Service, system: &Resource, order: &Order<'_>) -> Resu
     }
     if status == StatusCode::ACCEPTED {
         // A task does it later; there is nothing to look at yet (DSP0266 §12.2).
-        return Ok(());
+        return Ok(false);
     }
     let now = service.get(&system.path)?;
     let (kept, how_long) = (
         now.text("/Boot/BootSourceOverrideTarget").unwrap_or("nothing"),
         now.text("/Boot/BootSourceOverrideEnabled").unwrap_or("nothing"),
     );
-    if kept != target || how_long != "Once" {
+    if kept != target || !["Once", "Continuous"].contains(&how_long) {
         return Err(Failure::NotKept(format!("{kept} ({how_long})")));
     }
-    Ok(())
+    Ok(how_long == "Continuous")
 }
 
 /// Resets the machine; returns how.
@@ -486,6 +490,32 @@ fn message_of(response: &mut Response<ureq::Body>) -> String {
         true => value["error"]["message"].as_str().unwrap_or_default().to_owned(),
         false => details.join(" "),
     }
+}
+
+/// How many BMCs are asked at a time: each takes seconds.
+const MAX_AT_ONCE: usize = 32;
+
+/// [`boot_once`] for each of `machines`, many at a time; the results are in their order.
+pub fn boot_all(
+    machines: &[(Bmc<'_>, Order<'_>)],
+    progress: &Progress,
+) -> Vec<Result<Done, Failure>> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<OnceLock<_>> = machines.iter().map(|_| OnceLock::new()).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..machines.len().min(MAX_AT_ONCE) {
+            scope.spawn(|| {
+                while let Some((at, (bmc, order))) = {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    machines.get(at).map(|machine| (at, machine))
+                } {
+                    let _ = results[at].set(boot_once(bmc, order));
+                    progress.advance(1);
+                }
+            });
+        }
+    });
+    results.into_iter().map(|it| it.into_inner().expect("each was asked")).collect()
 }
 
 #[cfg(test)]

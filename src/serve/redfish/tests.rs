@@ -259,7 +259,10 @@ fn a_machine_boots_from_the_network_once_and_is_reset() {
             let fake = Fake::start(Manners { etags, has_sessions, ..Manners::default() });
             let done = fake.order("secret", &order()).unwrap();
             let system = format!("{SYSTEM}1");
-            assert_eq!(done, Done { system: system.clone(), reset: Some("ForceRestart".into()) });
+            assert_eq!(
+                done,
+                Done { system: system.clone(), reset: Some("ForceRestart".into()), stays: false }
+            );
             let boot = json!({ "Boot": {
                 "BootSourceOverrideEnabled": "Once",
                 "BootSourceOverrideTarget": "Pxe",
@@ -271,6 +274,39 @@ fn a_machine_boots_from_the_network_once_and_is_reset() {
                 [change("PATCH", &system, boot), change("POST", &action, reset)]
             );
             assert_eq!(fake.n_sessions(), 0, "the session is ended");
+        }
+    }
+}
+
+#[test]
+fn many_machines_are_told_and_each_has_its_own_answer() {
+    let fakes: Vec<Fake> = (0..40)
+        .map(|number| {
+            let power = if number % 2 == 0 { "On" } else { "Off" };
+            Fake::start(Manners { power, ..Manners::default() })
+        })
+        .collect();
+    let passwords = ["secret", "guess"].map(|text| SecretText::new(text.to_owned()));
+    let machines: Vec<_> = fakes
+        .iter()
+        .enumerate()
+        .map(|(number, fake)| {
+            let bmc = Bmc {
+                url: fake.url.clone(),
+                user: "admin",
+                password: &passwords[usize::from(number == 7)],
+                trust: Trust::Authorities(fake.authority.clone()),
+            };
+            (bmc, order())
+        })
+        .collect();
+    for (number, result) in boot_all(&machines, &Progress::hidden()).into_iter().enumerate() {
+        match number {
+            7 => assert!(matches!(result, Err(Failure::Login)), "{result:?}"),
+            _ => {
+                let reset = if number % 2 == 0 { "ForceRestart" } else { "On" };
+                assert_eq!(result.unwrap().reset.as_deref(), Some(reset));
+            }
         }
     }
 }
