@@ -402,12 +402,14 @@ enum Firmware {
     /// Whose ROM is iPXE.
     Bios,
     Uefi,
+    /// UEFI that has PXE switched off.
+    UefiHttp,
 }
 
 impl<'a> Machines<'a> {
     fn new(turn: &'a Turn, net: &'a Net, folder: &'a Path, firmware: Firmware) -> Self {
         let disk = match firmware {
-            Firmware::Uefi => uefi_disk(folder),
+            Firmware::Uefi | Firmware::UefiHttp => uefi_disk(folder),
             Firmware::Bios => bios_disk(folder),
         };
         Self { turn, net, folder, firmware, disk }
@@ -429,7 +431,7 @@ impl<'a> Machines<'a> {
         let nic = format!("-device virtio-net-pci,netdev=lan,mac={mac}");
         words += &match self.firmware {
             Firmware::Bios => format!(" -machine q35,graphics=off {nic},bootindex=1"),
-            Firmware::Uefi => {
+            Firmware::Uefi | Firmware::UefiHttp => {
                 let variables = self.folder.join(format!("{name}.vars"));
                 std::fs::copy(OVMF_VARS, &variables).unwrap();
                 format!(
@@ -440,6 +442,9 @@ impl<'a> Machines<'a> {
                 )
             }
         };
+        if matches!(self.firmware, Firmware::UefiHttp) {
+            words += " -fw_cfg name=opt/org.tianocore/IPv4PXESupport,string=n";
+        }
         command.args(words.split_whitespace());
         Guest::start_firmware(self.turn, name, command)
     }
@@ -467,6 +472,8 @@ impl<'a> Machines<'a> {
             guest.wait_for(FROM_DISK, TIMEOUT);
             assert_eq!(guest.lines_with(HOST), [""; 0]);
         }
+        // What its own script says is the last word.
+        assert_eq!(guests[0].lines_with("is not known here"), [""; 0]);
         guests.into_iter().for_each(Guest::quit);
     }
 }
@@ -559,6 +566,21 @@ fn uefi_boots_by_snponly_and_ipxe_beside_the_sites_dhcp() {
     let _site = net.start_dhcp_of_site(&[]);
     let _server = bench.serve(&net, &["--proxy-dhcp", "--answer-strangers"]);
     let machines = Machines::new(&turn, &net, bench.path(), Firmware::Uefi);
+    machines.assert_others_boot_from_disk(UEFI);
+    bench.arm("uefi");
+    machines.assert_installs("uefi", UEFI);
+}
+
+#[test]
+fn uefi_boots_by_http_beside_the_sites_dhcp() {
+    if support::lacks(&NEEDS) {
+        return;
+    }
+    let (turn, net) = (Turn::wait(), Net::new());
+    let bench = Bench::new(&[("snponly.efi", "/usr/lib/ipxe/snponly.efi".as_ref())]);
+    let _site = net.start_dhcp_of_site(&[]);
+    let _server = bench.serve(&net, &["--proxy-dhcp", "--answer-strangers"]);
+    let machines = Machines::new(&turn, &net, bench.path(), Firmware::UefiHttp);
     machines.assert_others_boot_from_disk(UEFI);
     bench.arm("uefi");
     machines.assert_installs("uefi", UEFI);
