@@ -42,6 +42,7 @@ pub mod format;
 pub mod changes;
 pub mod manifest;
 pub mod media;
+pub mod vm;
 
 // Edges: the only code that touches the world.
 pub mod build;
