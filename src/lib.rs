@@ -48,6 +48,7 @@ pub mod vm;
 pub mod build;
 pub mod builtin;
 pub mod fetch;
+pub mod lab;
 pub mod output;
 pub mod progress;
 pub mod repodata;

@@ -9,7 +9,9 @@ mod diff;
 pub mod fetch;
 mod generate;
 mod generations;
+mod image;
 mod init;
+mod lab;
 mod lint;
 mod load;
 mod nodes;
@@ -73,6 +75,8 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Plan(args) => daos::plan(args, color),
         Verb::Explain(args) => daos::explain(args),
         Verb::Init(args) => init::run(args),
+        Verb::Image(args) => image::run(args, color),
+        Verb::Lab(verb) => lab::run(verb, color),
         Verb::Generate(GenerateVerb::Hw(args)) => generate::hw(args),
         Verb::Secrets(SecretsVerb::Init(args)) => secrets::verb(args, color),
         Verb::Certs(verb) => certs::verb(verb, color),

@@ -226,7 +226,9 @@ fn passthrough(machine: &Machine, folder: &Path, buses: &Buses) -> String {
         let file = folder.join(&disk.file).display().to_string().replace(',', ",,");
         let place = match disk.place {
             Place::Root { slot, function } => format!("bus=pcie.0,addr=0x{slot:x}.{function}"),
-            Place::Port { bus, function } => format!("bus=pci.{},addr=0x0.{function}", buses.index(bus)),
+            Place::Port { bus, function } => {
+                format!("bus=pci.{},addr=0x0.{function}", buses.index(bus))
+            }
             Place::Sata => unreachable!("an SSD is no SATA disk"),
         };
         let boot = if disk.use_ == DiskUse::System { ",bootindex=1" } else { "" };

@@ -7,6 +7,7 @@
 pub mod libvirt;
 mod place;
 pub mod qemu;
+pub mod seed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -167,6 +168,11 @@ impl Machine {
     }
 }
 
+/// The networks that `machines` are on, sorted.
+pub fn networks<'m>(machines: impl IntoIterator<Item = &'m Machine>) -> BTreeSet<&'m str> {
+    machines.into_iter().flat_map(Machine::lab_networks).collect()
+}
+
 fn no_vm(node: &Node, kind: &Kind) -> Diagnostic {
     let hw = &kind.hw.name;
     Diagnostic::error(codes::NO_VM, format!("hw `{}` is no virtual machine", hw.value))
@@ -189,9 +195,11 @@ fn planned_nics(cluster: &Cluster, node: &Node, kind: &Kind, slots: &mut Slots) 
                 slots.problem(not_emulated(nic.span, message));
                 continue;
             }
-            (Link::Ethernet, Some(pci)) => {
-                Some(slots.planned(pci.value.as_str(), nic.numa.as_ref().map(|n| n.value), pci.span))
-            }
+            (Link::Ethernet, Some(pci)) => Some(slots.planned(
+                pci.value.as_str(),
+                nic.numa.as_ref().map(|n| n.value),
+                pci.span,
+            )),
             (Link::Ethernet, None) => slot_in_name(&nic.name.value).and_then(|slot| slots.at(slot)),
         };
         let network = Network::Lab(net_of(&kind.hw, nic));

@@ -62,7 +62,9 @@ impl Slots {
     /// The planned `address`, or a problem.
     pub fn planned(&mut self, address: &str, numa: Option<u32>, span: Span) -> Place {
         match parse(address) {
-            Some((0, slot, function)) if self.take(slot, function) => Place::Root { slot, function },
+            Some((0, slot, function)) if self.take(slot, function) => {
+                Place::Root { slot, function }
+            }
             Some((bus @ 1.., 0, function)) if self.take_on(bus, function, numa, span) => {
                 Place::Port { bus, function }
             }

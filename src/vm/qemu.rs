@@ -129,7 +129,8 @@ fn memory(words: &mut Words, machine: &Machine) {
     words.add("-m", format!("{total}M"));
     for node in 0..nodes {
         let size = total / nodes + if node + 1 == nodes { total % nodes } else { 0 };
-        words.add("-object", format!("memory-backend-ram,id=memory{node},size={size}M,reserve=off"));
+        words
+            .add("-object", format!("memory-backend-ram,id=memory{node},size={size}M,reserve=off"));
         if nodes > 1 {
             let [first, end] = [node, node + 1].map(|node| node * n_cores / nodes);
             let cpus = match end - first {
@@ -159,7 +160,9 @@ fn buses(words: &mut Words, machine: &Machine) {
             let slot = bus.slots[0];
             words.add(
                 "-device",
-                format!("pxb-pcie,id=root{number:02x},bus_nr={number}{numa},bus=pcie.0,addr=0x{slot:x}"),
+                format!(
+                    "pxb-pcie,id=root{number:02x},bus_nr={number}{numa},bus=pcie.0,addr=0x{slot:x}"
+                ),
             );
         }
         for (at, port) in bus.ports.iter().enumerate() {
@@ -170,7 +173,9 @@ fn buses(words: &mut Words, machine: &Machine) {
             };
             words.add(
                 "-device",
-                format!("pcie-root-port,id=bus{port:02x},chassis={chassis},slot={chassis},bus={on}"),
+                format!(
+                    "pcie-root-port,id=bus{port:02x},chassis={chassis},slot={chassis},bus={on}"
+                ),
             );
         }
     }
