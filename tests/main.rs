@@ -17,6 +17,7 @@
 //! * [`incremental`]: builds of what changed against builds of everything.
 //! * [`repositories`]: packages that come as an archive.
 //! * [`serve`]: the boot server, over loopback and with real curl.
+//! * [`lab`]: images of virtual machines before QEMU's and libvirt's judges, and a lab's processes.
 //! * [`layers`]: the module order of `src/lib.rs`.
 //! * [`verbs`]: the verbs as a user meets them.
 //! * [`release`]: the check that a release binary runs on EL8.
@@ -38,6 +39,7 @@ mod fuzzing;
 mod hardware;
 mod incremental;
 mod kickstart;
+mod lab;
 mod layers;
 mod oracles;
 mod overlays;

@@ -105,7 +105,7 @@ fn kernels(args: &LabUpArgs, made: &Made) -> Result<Vec<DirectKernel>> {
         Ok(DirectKernel {
             kernel: path(kernel)?,
             initrd: args.initrd.as_ref().map(path).transpose()?,
-            line: args.append.clone().unwrap_or_default(),
+            line: [args.append.as_deref().unwrap_or_default(), &node.machine.kernel_line].join(" "),
         })
     };
     made.nodes.iter().map(of).collect()

@@ -118,7 +118,8 @@ fn files_of(
             DiskUse::System => {
                 let thin = thin(disk, folder, target.base)
                     .with_context(|| format!("laying out {}", path.display()))?;
-                files.push(put(&disk.file, Audience::Everybody, &thin)?);
+                // What the seed has of secrets will be on it.
+                files.push(put(&disk.file, node.audience, &thin)?);
             }
             DiskUse::Seed => files.push(put(&disk.file, node.audience, &node.seed)?),
             DiskUse::Data if path.exists() && target.data == DataDisks::Kept => {

@@ -42,6 +42,8 @@ pub struct Machine {
     pub has_iommu: bool,
     /// The number of the serial port that is the console.
     pub console: u32,
+    /// What the installed system is booted with: the arguments of the kernel.
+    pub kernel_line: String,
     /// Further root buses, by number, that planned addresses ask for.
     pub buses: Vec<ExpanderBus>,
     /// The system disk is the first.
@@ -148,6 +150,7 @@ impl Machine {
             n_numa_nodes: n_numa_nodes(kind),
             has_iommu: vm.has_iommu,
             console: console_port(&kind.hw),
+            kernel_line: kernel_line(kind),
             buses,
             disks: [system, seed].into_iter().chain(data).collect(),
             nics: nics.into_iter().chain(outside).collect(),
@@ -325,6 +328,17 @@ fn console_port(hw: &Hw) -> u32 {
     let console = hw.console.as_deref().unwrap_or("ttyS0");
     let port = console.split(',').next().and_then(|port| port.strip_prefix("ttyS"));
     port.and_then(|port| port.parse().ok()).filter(|port| *port < 4).unwrap_or(0)
+}
+
+/// As the kickstart's `bootloader --append` has it.
+fn kernel_line(kind: &Kind) -> String {
+    let console = kind
+        .hw
+        .console
+        .iter()
+        .flat_map(|console| ["console=tty0".to_owned(), format!("console={console}")]);
+    let words: Vec<String> = console.chain(kind.os.kernel_args.iter().cloned()).collect();
+    words.join(" ")
 }
 
 fn digest_of(cluster: &Cluster, node: &Node, what: &str) -> Digest {

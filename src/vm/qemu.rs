@@ -250,7 +250,8 @@ pub fn script(machine: &Machine) -> String {
             cache: Cache::Durable,
         },
     );
-    let mut text = SCRIPT_HEAD.replace("@NAME@", &machine.name);
+    let nets: Vec<&str> = machine.lab_networks().collect();
+    let mut text = SCRIPT_HEAD.replace("@NAME@", &machine.name).replace("@NETS@", &nets.join(" "));
     if machine.firmware == Firmware::Uefi {
         text.push_str(&uefi_of_script(&machine.name));
     }
@@ -269,8 +270,8 @@ pub fn script(machine: &Machine) -> String {
 const SCRIPT_HEAD: &str = r#"#!/bin/sh
 # Made by nodeforge: runs @NAME@ as a virtual machine, with its console here. Ctrl-A X ends it,
 # Ctrl-A C leads to QEMU's monitor. Words given to this script go to QEMU.
-# The nodes' own network is `nodeforge lab switch DIR`, DIR being the folder of this script,
-# and needs QEMU 7.2; `nodeforge lab up` starts all of it, on older ones too.
+# It wants QEMU 7.2, and the nodes' network: `nodeforge lab switch @NETS@` in this folder, for
+# all of them. `nodeforge lab up` starts the whole lab, on older ones too.
 set -eu
 cd "$(dirname "$0")"
 qemu=${QEMU:-$(command -v qemu-system-x86_64 || echo /usr/libexec/qemu-kvm)}

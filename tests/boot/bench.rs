@@ -28,6 +28,13 @@ pub enum Start {
     Boot,
 }
 
+/// Where a server keeps what must outlive a reinstallation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metadata {
+    OnItsOwnDisk,
+    OnTheSystem,
+}
+
 /// A node of the cluster with its disks.
 pub struct Node {
     pub name: &'static str,
@@ -51,22 +58,25 @@ impl Node {
     #[track_caller]
     pub fn start_with(&self, lan: &Lan, start: Start, more: &str) -> Guest {
         let initrd = match start {
-            Start::Install => installer(self.name),
+            Start::Install => installer(self.name, Metadata::OnItsOwnDisk),
             Start::Boot => initrd(),
         };
-        // What the plan asks for, and what makes guests quicker and quieter: with iommu=pt the
-        // IOMMU is there, and the kernel's own drivers go past it. A loaded host is late with
-        // the timer interrupts that the kernel counts at its start, and panics without.
+        // What the plan asks for, and what makes guests quicker.
         let line = format!(
-            "console=tty0 console=ttyS0,115200 intel_iommu=on transparent_hugepage=never loglevel=4 panic=-1 \
-             mitigations=off iommu=pt no5lvl no_timer_check \
-             systemd.show_status=0 {more}"
+            "console=tty0 console=ttyS0,115200 intel_iommu=on transparent_hugepage=never \
+             {QUICK} {more}"
         );
         let mac = format!("52:54:00:77:00:1{}", self.name.trim_start_matches("node"));
         let arguments = self.machine.arguments(&self.disks, &mac, &lan.netdev(self.name));
         Guest::start_with_shell(self.name, &support::guest_kernel(), &initrd, &line, arguments)
     }
 }
+
+/// What makes guests quicker and quieter: with iommu=pt the IOMMU is there, and the kernel's own
+/// drivers go past it. A loaded host is late with the timer interrupts that the kernel counts at
+/// its start, and panics without no_timer_check.
+pub const QUICK: &str = "loglevel=4 panic=-1 mitigations=off iommu=pt no5lvl no_timer_check \
+                         systemd.show_status=0";
 
 /// A folder for a test's disks, empty.
 #[track_caller]
@@ -115,7 +125,7 @@ fn initrd() -> PathBuf {
 /// That initrd and, behind it, what `stand_in/install` puts on the system disk of `node`: what
 /// packages would bring, the node's archives, and the scripts of its kickstart.
 #[track_caller]
-fn installer(node: &str) -> PathBuf {
+pub fn installer(node: &str, metadata: Metadata) -> PathBuf {
     let tree = support::scratch();
     let seed = tree.path().join("seed");
     let kickstart = std::fs::read_to_string(built().join(format!("nodes/{node}/kickstart.ks")));
@@ -128,7 +138,8 @@ fn installer(node: &str) -> PathBuf {
     support::write(&seed, "packages", sections(&kickstart, "%packages").remove(0));
     let meta = "LABEL=DAOSMETA /var/lib/daos xfs defaults 0 0\n";
     let is_server = files.contains("NF_KEPT='DAOSMETA") || files.contains("NF_KEPT=DAOSMETA");
-    support::write(&seed, "fstab", if is_server { meta } else { "" });
+    let has_disk = is_server && metadata == Metadata::OnItsOwnDisk;
+    support::write(&seed, "fstab", if has_disk { meta } else { "" });
     support::write(&seed, "install", std::fs::read(stand_in().join("install")).unwrap());
     support::write(&seed, "fakes", fakes());
     add_archives(&seed, node, files);
@@ -147,7 +158,10 @@ fn installer(node: &str) -> PathBuf {
     std::fs::create_dir(&content).unwrap();
     std::fs::rename(&seed, content.join("seed")).unwrap();
     plain_cpio(&content, &archive);
-    let path = boot_folder().join(format!("install-{node}"));
+    let path = boot_folder().join(match metadata {
+        Metadata::OnItsOwnDisk => format!("install-{node}"),
+        Metadata::OnTheSystem => format!("install-{node}-one-disk"),
+    });
     let parts = [initrd(), archive].map(|part| std::fs::read(part).unwrap());
     std::fs::write(&path, parts.concat()).unwrap();
     path

@@ -10,11 +10,13 @@
 //! * [`bench`]: the nodes of lab.toml, installed on a stand-in for AlmaLinux.
 //! * [`rollout`]: several nodes until the storage is formatted, and after.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
+//! * [`lab`]: the program's own lab, from one command to a formatted system, and its end.
 //! * [`preflight`]: one node, in hardware that is not as planned.
 
 mod bench;
 mod guest;
 mod initrd;
+mod lab;
 mod lan;
 mod machine;
 mod network;

@@ -53,6 +53,14 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// `PATH` with all folders where [`find_program`] looks.
+pub fn path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let folders = std::iter::once(tools_dir().join("python/bin"));
+    std::env::join_paths(folders.chain(std::env::split_paths(&path)).chain(more)).unwrap()
+}
+
 /// Where `program` is that every machine with the tests has; see [`find_program`].
 #[track_caller]
 pub fn program(program: &str) -> PathBuf {
