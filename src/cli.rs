@@ -533,7 +533,7 @@ pub struct ImageArgs {
 #[derive(Debug, Subcommand)]
 pub enum LabVerb {
     /// Makes the images that are missing, starts the nodes, and waits until all are ready.
-    Up(LabUpArgs),
+    Up(Box<LabUpArgs>),
     /// Shows which nodes run and how far they are.
     Status(LabStatusArgs),
     /// Joins the terminal with a node's console; Ctrl-] leaves it.
@@ -607,6 +607,11 @@ pub struct LabUpArgs {
     /// What runs the guests' instructions.
     #[arg(long, value_enum, default_value_t = AcceleratorChoice::Auto)]
     pub accel: AcceleratorChoice,
+
+    /// Further words for QEMU, such as those of a device to try out; `{node}` likewise,
+    /// and files are looked for in the folder of the lab.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub qemu: Option<String>,
 
     /// Let the guests reach nothing but each other.
     #[arg(long)]

@@ -140,7 +140,7 @@ fn refused(
     Ok(None)
 }
 
-/// The machines of the nodes, or what keeps them from being emulated, told once for a kind.
+/// The machines of the nodes, or what keeps them from being emulated, told once.
 fn machines(
     cluster: &Cluster,
     names: &BTreeSet<range::NodeName>,
@@ -148,12 +148,12 @@ fn machines(
 ) -> Result<Vec<(usize, Machine)>, Vec<Diagnostic>> {
     let mut machines = Vec::new();
     let mut problems = Vec::new();
-    let mut bad_kinds = BTreeSet::new();
+    let mut told = BTreeSet::new();
     for (at, node) in cluster.nodes.iter().enumerate().filter(|(_, it)| names.contains(&it.name)) {
         match Machine::of(cluster, node, way_out) {
             Ok(machine) => machines.push((at, machine)),
-            Err(found) if bad_kinds.insert(node.kind) => problems.extend(found),
-            Err(_) => {}
+            Err(found) => problems
+                .extend(found.into_iter().filter(|problem| told.insert(problem.message.clone()))),
         }
     }
     if problems.is_empty() { Ok(machines) } else { Err(problems) }

@@ -45,6 +45,8 @@ fn up(args: &LabUpArgs, color: Color) -> Result<Outcome> {
     let qemu = host::qemu()?;
     let accelerator = host::accelerator(wanted_accelerator(args.accel), machines.len())?;
     let kernels = kernels(args, &made)?;
+    let further = args.qemu.as_deref().map_or(Some(Vec::new()), shlex::split);
+    let further = further.context("--qemu has a quote that does not end")?;
     up::require_files(&kernels)?;
     std::fs::create_dir_all(&args.lab.dir)
         .with_context(|| format!("making {}", args.lab.dir.display()))?;
@@ -58,13 +60,7 @@ fn up(args: &LabUpArgs, color: Color) -> Result<Outcome> {
     if running.is_none() {
         up::start_switch(&lab, &program()?, &state.networks)?;
     }
-    let start = Start {
-        accelerator,
-        qemu: &qemu,
-        program: &program()?,
-        kernels: &kernels,
-        is_restricted: args.isolated,
-    };
+    let start = Start { accelerator, qemu: &qemu, further: &further, is_restricted: args.isolated };
     let running = running.unwrap_or_default();
     let mut guests = Vec::new();
     for (at, machine) in machines.iter().enumerate() {

@@ -37,10 +37,8 @@ pub struct DirectKernel {
 pub struct Start<'a> {
     pub accelerator: Accelerator,
     pub qemu: &'a Path,
-    /// This program, which is the switch too.
-    pub program: &'a Path,
-    /// By machine, in the same order; empty where the disk boots.
-    pub kernels: &'a [DirectKernel],
+    /// Further words for QEMU; `{node}` in one is the node's name.
+    pub further: &'a [String],
     /// Whether the way out leads out; else it ends in QEMU.
     pub is_restricted: bool,
 }
@@ -166,6 +164,7 @@ pub fn start_node(
     let mut command = Command::new(start.qemu);
     command.args(qemu::arguments(machine, &around));
     command.args(["-qmp", &process::qmp_option(node)]);
+    command.args(start.further.iter().map(|word| word.replace("{node}", node)));
     if let Some(kernel) = kernel {
         command.arg("-kernel").arg(&kernel.kernel);
         command.args(["-append", &kernel.line]);

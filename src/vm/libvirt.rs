@@ -82,19 +82,15 @@ fn network_name(lab: &str, net: &str) -> String {
 fn cpu(machine: &Machine) -> String {
     let (sockets, cores) = (machine.sockets, machine.cores_per_socket);
     let topology = format!("<topology sockets='{sockets}' cores='{cores}' threads='1'/>");
-    let (nodes, n_cores) = (u64::from(machine.n_numa_nodes), u64::from(sockets * cores));
-    if nodes == 1 || n_cores < nodes {
+    if machine.numa.len() == 1 || machine.numa.contains(&0) {
         return format!("  <cpu mode='host-passthrough'>\n    {topology}\n  </cpu>\n");
     }
-    let total = machine.memory.mib();
     let mut text = format!("  <cpu mode='host-passthrough'>\n    {topology}\n    <numa>\n");
-    for node in 0..nodes {
-        let [first, end] = [node, node + 1].map(|node| node * n_cores / nodes);
-        let size = total / nodes + if node + 1 == nodes { total % nodes } else { 0 };
-        let last = end - 1;
+    for (node, (cores, mib)) in machine.numa_nodes().enumerate() {
+        let [first, last] = cores.expect("each has cores");
         let _ = writeln!(
             text,
-            "      <cell id='{node}' cpus='{first}-{last}' memory='{size}' unit='MiB'/>"
+            "      <cell id='{node}' cpus='{first}-{last}' memory='{mib}' unit='MiB'/>"
         );
     }
     text + "    </numa>\n  </cpu>\n"
@@ -129,7 +125,7 @@ impl Buses {
             let mut parent = 0;
             if bus.number > 0 {
                 parent = first - 1;
-                let numa = bus.numa.filter(|_| machine.n_numa_nodes > 1);
+                let numa = bus.numa.filter(|_| machine.numa.len() > 1);
                 let numa = numa.map_or_else(String::new, |numa| format!("<node>{numa}</node>"));
                 let (number, place) = (bus.number, root_address(bus.slots[0], 0));
                 let _ = writeln!(

@@ -12,6 +12,7 @@ pub mod seed;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{BdevClass, Cluster, CpuVendor, Firmware, Hw, Kind, Link, Nic, Node, Vm};
+use crate::daos::rules::n_cores_needed;
 use crate::diag::{Diagnostic, Span, codes};
 use crate::format::digest::Digest;
 use crate::format::qcow2::DiskFormat;
@@ -38,7 +39,8 @@ pub struct Machine {
     pub memory: ByteSize,
     pub sockets: u32,
     pub cores_per_socket: u32,
-    pub n_numa_nodes: u32,
+    /// How many cores each NUMA node has.
+    pub numa: Vec<u32>,
     pub has_iommu: bool,
     /// The number of the serial port that is the console.
     pub console: u32,
@@ -137,6 +139,7 @@ impl Machine {
         let rng = slots.free();
         let sockets = kind.hw.sockets.max(1);
         let cores = kind.hw.cores.as_ref().map_or(2, |cores| cores.value);
+        let cores_per_socket = cores.div_ceil(sockets).max(1);
         let buses = slots.finish()?;
         Ok(Self {
             name: node.name.as_str().to_owned(),
@@ -146,8 +149,8 @@ impl Machine {
             cpu: kind.hw.cpu,
             memory: kind.hw.memory.value,
             sockets,
-            cores_per_socket: cores.div_ceil(sockets).max(1),
-            n_numa_nodes: n_numa_nodes(kind),
+            cores_per_socket,
+            numa: numa_nodes(kind, sockets * cores_per_socket),
             has_iommu: vm.has_iommu,
             console: console_port(&kind.hw),
             kernel_line: kernel_line(kind),
@@ -155,6 +158,19 @@ impl Machine {
             disks: [system, seed].into_iter().chain(data).collect(),
             nics: nics.into_iter().chain(outside).collect(),
             rng,
+        })
+    }
+
+    /// The first and the last core of each NUMA node, none of one without cores, and its memory in
+    /// MiB: equal shares, the last with what is over.
+    pub fn numa_nodes(&self) -> impl Iterator<Item = (Option<[u32; 2]>, u64)> {
+        let (total, n_nodes) = (self.memory.mib(), self.numa.len() as u64);
+        let mut first = 0;
+        self.numa.iter().enumerate().map(move |(at, n_cores)| {
+            let cores = (*n_cores > 0).then_some([first, first + n_cores.saturating_sub(1)]);
+            first += n_cores;
+            let is_last = at + 1 == self.numa.len();
+            (cores, total / n_nodes + if is_last { total % n_nodes } else { 0 })
         })
     }
 
@@ -316,11 +332,38 @@ fn seed_disk(node: &Node, slots: &mut Slots) -> Disk {
     }
 }
 
-fn n_numa_nodes(kind: &Kind) -> u32 {
+/// Equal shares of `n_cores`, unless that is too few for the engines of a NUMA node and others
+/// have some over.
+fn numa_nodes(kind: &Kind, n_cores: u32) -> Vec<u32> {
     let of_nics = kind.hw.nics.iter().filter_map(|nic| nic.numa.as_ref());
     let of_engines = kind.engines.iter().filter_map(|engine| engine.numa.as_ref());
     let highest = of_nics.chain(of_engines).map(|numa| numa.value).max();
-    highest.map_or(1, |numa| numa + 1).max(kind.hw.sockets)
+    let n_nodes = highest.map_or(1, |numa| numa + 1).max(kind.hw.sockets);
+    let needed = |numa: u32| -> u32 {
+        let engines = kind.engines.iter();
+        let there =
+            engines.filter(|engine| engine.numa.as_ref().is_some_and(|it| it.value == numa));
+        there.map(n_cores_needed).sum::<u32>().max(1)
+    };
+    let needed: Vec<u32> = (0..n_nodes).map(needed).collect();
+    let end = |node: u32| node * n_cores / n_nodes;
+    let equal = (0..n_nodes).map(|node| end(node + 1) - end(node)).collect();
+    shared_by_need(equal, &needed)
+}
+
+/// Moves cores, one by one, from the node with most over to one with too few.
+fn shared_by_need(mut cores: Vec<u32>, needed: &[u32]) -> Vec<u32> {
+    loop {
+        let poor = (0..cores.len()).find(|at| cores[*at] < needed[*at]);
+        let rich = (0..cores.len()).rev().max_by_key(|at| cores[*at].saturating_sub(needed[*at]));
+        match (poor, rich.filter(|at| cores[*at] > needed[*at])) {
+            (Some(poor), Some(rich)) => {
+                cores[rich] -= 1;
+                cores[poor] += 1;
+            }
+            _ => return cores,
+        }
+    }
 }
 
 /// 1 for `ttyS1,115200`.
@@ -360,4 +403,24 @@ fn uuid(cluster: &Cluster, node: &Node) -> String {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_shared_evenly_unless_engines_need_more_on_one_numa_node() {
+        for (equal, needed, expected) in [
+            (vec![4], vec![3], vec![4]),
+            (vec![2, 2], vec![1, 1], vec![2, 2]),
+            (vec![2, 2], vec![1, 3], vec![1, 3]),
+            (vec![2, 2], vec![1, 9], vec![1, 3]),
+            (vec![0, 1], vec![1, 1], vec![0, 1]),
+            (vec![8, 8, 8, 8], vec![1, 12, 1, 1], vec![7, 12, 7, 6]),
+        ] {
+            let shared = shared_by_need(equal.clone(), &needed);
+            assert_eq!(shared, expected, "{equal:?} for {needed:?}");
+        }
+    }
 }

@@ -101,7 +101,7 @@ fn base(words: &mut Words, machine: &Machine, accelerator: Accelerator) {
         (true, Accelerator::Kvm) => ",kernel-irqchip=split",
         _ => "",
     };
-    let memory = if machine.n_numa_nodes == 1 { ",memory-backend=memory0" } else { "" };
+    let memory = if machine.numa.len() == 1 { ",memory-backend=memory0" } else { "" };
     words.add("-machine", format!("q35{chip}{memory}"));
     let (accelerator, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm".to_owned(), "host".to_owned()),
@@ -122,22 +122,14 @@ fn base(words: &mut Words, machine: &Machine, accelerator: Accelerator) {
     words.add("-uuid", machine.uuid.clone());
 }
 
-/// Taken from the host only as the guest touches it; the last NUMA node has what is over.
+/// Taken from the host only as the guest touches it.
 fn memory(words: &mut Words, machine: &Machine) {
-    let (total, nodes) = (machine.memory.mib(), u64::from(machine.n_numa_nodes));
-    let n_cores = u64::from(machine.sockets * machine.cores_per_socket);
-    words.add("-m", format!("{total}M"));
-    for node in 0..nodes {
-        let size = total / nodes + if node + 1 == nodes { total % nodes } else { 0 };
-        words
-            .add("-object", format!("memory-backend-ram,id=memory{node},size={size}M,reserve=off"));
-        if nodes > 1 {
-            let [first, end] = [node, node + 1].map(|node| node * n_cores / nodes);
-            let cpus = match end - first {
-                0 => String::new(),
-                1 => format!(",cpus={first}"),
-                _ => format!(",cpus={first}-{}", end - 1),
-            };
+    words.add("-m", format!("{}M", machine.memory.mib()));
+    for (node, (cores, mib)) in machine.numa_nodes().enumerate() {
+        words.add("-object", format!("memory-backend-ram,id=memory{node},size={mib}M,reserve=off"));
+        if machine.numa.len() > 1 {
+            let cpus =
+                cores.map_or_else(String::new, |[first, last]| format!(",cpus={first}-{last}"));
             words.add("-numa", format!("node,nodeid={node},memdev=memory{node}{cpus}"));
         }
     }
@@ -154,7 +146,7 @@ fn buses(words: &mut Words, machine: &Machine) {
     let mut chassis = 0;
     for bus in &machine.buses {
         let number = bus.number;
-        let numa = bus.numa.filter(|_| machine.n_numa_nodes > 1);
+        let numa = bus.numa.filter(|_| machine.numa.len() > 1);
         let numa = numa.map_or_else(String::new, |numa| format!(",numa_node={numa}"));
         if number > 0 {
             let slot = bus.slots[0];
@@ -189,7 +181,8 @@ fn add_disk(words: &mut Words, disk: &Disk, cache: Cache) {
     };
     let (id, format, file) = (&disk.id, disk.format.as_str(), escaped(&disk.file));
     words.add("-drive", format!("if=none,id={id},format={format},{cache},file={file}"));
-    let boot = if disk.use_ == DiskUse::System { ",bootindex=0" } else { "" };
+    // A kernel given with -kernel has the index 0.
+    let boot = if disk.use_ == DiskUse::System { ",bootindex=1" } else { "" };
     let (serial, place) = (escaped(&disk.serial), at(disk.place));
     let device = match disk.bus {
         DiskBus::Virtio => format!("virtio-blk-pci,drive={id},serial={serial}{boot}{place}"),

@@ -28,13 +28,6 @@ pub enum Start {
     Boot,
 }
 
-/// Where a server keeps what must outlive a reinstallation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metadata {
-    OnItsOwnDisk,
-    OnTheSystem,
-}
-
 /// A node of the cluster with its disks.
 pub struct Node {
     pub name: &'static str,
@@ -58,7 +51,7 @@ impl Node {
     #[track_caller]
     pub fn start_with(&self, lan: &Lan, start: Start, more: &str) -> Guest {
         let initrd = match start {
-            Start::Install => installer(self.name, Metadata::OnItsOwnDisk),
+            Start::Install => installer(self.name),
             Start::Boot => initrd(),
         };
         // What the plan asks for, and what makes guests quicker.
@@ -125,7 +118,7 @@ fn initrd() -> PathBuf {
 /// That initrd and, behind it, what `stand_in/install` puts on the system disk of `node`: what
 /// packages would bring, the node's archives, and the scripts of its kickstart.
 #[track_caller]
-pub fn installer(node: &str, metadata: Metadata) -> PathBuf {
+pub fn installer(node: &str) -> PathBuf {
     let tree = support::scratch();
     let seed = tree.path().join("seed");
     let kickstart = std::fs::read_to_string(built().join(format!("nodes/{node}/kickstart.ks")));
@@ -138,8 +131,7 @@ pub fn installer(node: &str, metadata: Metadata) -> PathBuf {
     support::write(&seed, "packages", sections(&kickstart, "%packages").remove(0));
     let meta = "LABEL=DAOSMETA /var/lib/daos xfs defaults 0 0\n";
     let is_server = files.contains("NF_KEPT='DAOSMETA") || files.contains("NF_KEPT=DAOSMETA");
-    let has_disk = is_server && metadata == Metadata::OnItsOwnDisk;
-    support::write(&seed, "fstab", if has_disk { meta } else { "" });
+    support::write(&seed, "fstab", if is_server { meta } else { "" });
     support::write(&seed, "install", std::fs::read(stand_in().join("install")).unwrap());
     support::write(&seed, "fakes", fakes());
     add_archives(&seed, node, files);
@@ -158,10 +150,7 @@ pub fn installer(node: &str, metadata: Metadata) -> PathBuf {
     std::fs::create_dir(&content).unwrap();
     std::fs::rename(&seed, content.join("seed")).unwrap();
     plain_cpio(&content, &archive);
-    let path = boot_folder().join(match metadata {
-        Metadata::OnItsOwnDisk => format!("install-{node}"),
-        Metadata::OnTheSystem => format!("install-{node}-one-disk"),
-    });
+    let path = boot_folder().join(format!("install-{node}"));
     let parts = [initrd(), archive].map(|part| std::fs::read(part).unwrap());
     std::fs::write(&path, parts.concat()).unwrap();
     path

@@ -8,30 +8,39 @@ use crate::examples::{nodeforge, printed};
 use crate::lab::{Lab, processes_in};
 use crate::support;
 
-use super::bench::{Metadata, QUICK, installer, scratch};
-use super::guest::Turn;
+use super::bench::{COMMAND_TIMEOUT, QUICK, installer, scratch};
+use super::guest::{self, Turn};
 use super::lacks_for_nodes;
+use super::machine::blank_metadata;
 
 const NODES: [&str; 3] = ["node0", "node1", "node2"];
 
-/// A folder with the cluster file and, for each node, the initrd that installs it.
+/// A folder with the cluster file and, for each node, the initrd that installs it and the disk
+/// that DAOSMETA is on: the stand-in has no partitions.
 fn workplace(test: &str) -> PathBuf {
     let folder = scratch(test);
     std::fs::copy(support::repository().join("tests/boot/lab.toml"), folder.join("lab.toml"))
         .unwrap();
+    let meta = blank_metadata(&folder);
     for node in NODES {
-        let initrd = installer(node, Metadata::OnTheSystem);
-        std::fs::copy(initrd, folder.join(format!("install-{node}"))).unwrap();
+        std::fs::copy(&meta, folder.join(format!("meta-{node}"))).unwrap();
+        std::fs::copy(installer(node), folder.join(format!("install-{node}"))).unwrap();
     }
     folder
 }
+
+/// What the nodes have beside the plan: DAOSMETA, and a root shell for the test.
+const FURTHER: &str = "-drive if=none,id=meta,format=raw,cache=unsafe,file=../meta-{node} \
+                       -device nvme,serial=meta,drive=meta,bus=pcie.0 \
+                       -serial unix:{node}.shell,server=on,wait=off";
 
 /// `nodeforge lab up` with the stand-in; QEMU's emulation, and no way out.
 fn up(folder: &Path, nodes: &str) -> Command {
     let mut command = Command::new(nodeforge());
     command
         .args(["lab", "up", "lab.toml", "--accel", "tcg", "--isolated", "--timeout", "25min"])
-        .args(["--node", nodes, "--initrd", "install-{node}", "--append", QUICK, "--base"])
+        .args(["--node", nodes, "--initrd", "install-{node}", "--append", QUICK])
+        .args(["--qemu", FURTHER, "--base"])
         .arg(support::stand_in_system())
         .arg("--kernel")
         .arg(support::guest_kernel())
@@ -74,6 +83,17 @@ fn one_command_brings_three_nodes_up_until_the_storage_is_formatted_once() {
         let ssd = std::fs::read(folder.join(format!("lab/{node}-data0.raw"))).unwrap();
         assert!(ssd.starts_with(b"SPDKBLOB"), "{node}");
     }
+
+    // The way out is there, and NetworkManager leaves it alone.
+    let shell = folder.join("lab/node2.shell");
+    let devices = "nmcli -t -f DEVICE,TYPE,STATE device | sort";
+    let devices = guest::run_in_shell(&shell, devices, COMMAND_TIMEOUT);
+    let states: Vec<&str> = devices.lines().map(|line| line.split_once(':').unwrap().1).collect();
+    assert_eq!(
+        states,
+        ["ethernet:disconnected", "ethernet:connected", "loopback:unmanaged"],
+        "{devices}"
+    );
 
     printed(&folder, &["lab", "down", "--timeout", "2s"]);
     assert_eq!(processes_in(&folder.join("lab")), [""; 0]);
