@@ -2,7 +2,7 @@
 //!
 //! The same tree gives the same bytes everywhere: entries in path order, owned by root,
 //! with one constant time. [`newc`] and [`tar`] write and read the plain archives, [`gzip`]
-//! packs them, [`digest`] names bytes. [`pack`] does all of it for one archive and reads
+//! packs them, [`digest`] names bytes, [`fat`] makes small volumes that firmware and installers mount. [`pack`] does all of it for one archive and reads
 //! the result back before anybody sees it. Nothing in here knows what a node is.
 
 use std::cell::Cell;
@@ -14,6 +14,7 @@ use crate::format::digest::Digest;
 use crate::tree::{Entry, FileTree, Mode, Placed, TreePath};
 
 pub mod digest;
+pub mod fat;
 pub mod gzip;
 pub mod newc;
 pub mod tar;
