@@ -49,6 +49,7 @@ pub mod builtin;
 pub mod fetch;
 pub mod output;
 pub mod progress;
+pub mod remaster;
 pub mod repodata;
 pub mod secrets;
 pub mod serve;

@@ -41,6 +41,7 @@ mod rollback;
 mod stage;
 mod sweep;
 mod verify;
+pub mod whole_file;
 
 pub use generations::{ListedGeneration, Stored, generations};
 pub use hold::{Held, current, hold, hold_current, store_path};
