@@ -15,6 +15,7 @@
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
 //! * [`incremental`]: builds of what changed against builds of everything.
+//! * [`media`]: ISOs, volumes and seeds before their judges.
 //! * [`repositories`]: packages that come as an archive.
 //! * [`serve`]: the boot server, over loopback and with real curl.
 //! * [`layers`]: the module order of `src/lib.rs`.
@@ -39,6 +40,7 @@ mod hardware;
 mod incremental;
 mod kickstart;
 mod layers;
+mod media;
 mod oracles;
 mod overlays;
 mod release;

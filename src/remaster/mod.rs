@@ -432,7 +432,8 @@ impl SharedIso {
             );
             match n_copied {
                 Ok(0) => {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).with_context(copying);
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+                        .with_context(copying);
                 }
                 Ok(n_copied) => {
                     at += n_copied as u64;

@@ -9,6 +9,7 @@
 //! * [`machine`], [`lan`]: the emulated hardware, and the network between guests.
 //! * [`bench`]: the nodes of lab.toml, installed on a stand-in for AlmaLinux.
 //! * [`rollout`]: several nodes until the storage is formatted, and after.
+//! * [`media`]: from firmware and an ISO or a volume to the installer.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
 //! * [`preflight`]: one node, in hardware that is not as planned.
 
@@ -17,6 +18,7 @@ mod guest;
 mod initrd;
 mod lan;
 mod machine;
+mod media;
 mod network;
 mod preflight;
 mod rollout;
@@ -29,6 +31,8 @@ use crate::support::listing::{self, Listing};
 use crate::support::{self, KERNEL, STAND_IN};
 
 use guest::{Guest, Turn};
+
+pub use initrd::tree_with;
 
 /// What boot tests need installed; see [`support::lacks`].
 pub const NEEDS: [&str; 4] = ["qemu-system-x86_64", "busybox", "cpio", KERNEL];
