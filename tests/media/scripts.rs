@@ -110,9 +110,7 @@ fn of_image(node: &str) -> Machine {
         symlink(shims.join("recorder"), machine.path("bin").join(tool)).unwrap();
     }
     symlink(support::program("truncate"), machine.path("bin/truncate")).unwrap();
-    std::fs::create_dir_all(machine.path("target")).unwrap();
     machine.write("answers/boot-entry", "ro quiet\n");
-    machine.write("answers/grubby-adds", "");
     machine
 }
 
@@ -120,7 +118,7 @@ fn of_image(node: &str) -> Machine {
 fn seed(machine: &Machine) -> std::process::Output {
     let values = machine.read("fs/vdb/nodeforge-node.sh");
     let script = machine.read("fs/vdb/nodeforge-seed.sh");
-    machine.run(&format!("set -a\n{values}\nset +a\n{script}"))
+    machine.run(&format!("NF_TARGET=$NF_SYSROOT\nset -a\n{values}\nset +a\n{script}"))
 }
 
 #[test]
@@ -181,8 +179,8 @@ fn a_seed_makes_a_node_in_the_order_of_the_kickstart() {
     );
     assert!(!install.contains(" -plymouth"), "{install}");
 
-    assert_eq!(machine.read("target/etc/hostname").trim(), "node0.lab.local");
-    assert!(machine.path("target/etc/yum.repos.d/daos.repo").exists());
+    assert_eq!(machine.read("etc/hostname").trim(), "node0.lab.local");
+    assert!(machine.path("etc/yum.repos.d/daos.repo").exists());
     for gone in [
         "etc/sysconfig/network-scripts/ifcfg-eth0",
         "etc/NetworkManager/system-connections/cloud-init-eth0.nmconnection",

@@ -12,7 +12,7 @@ use crate::remaster::verify::{MediumKind, Verified, verify};
 
 pub fn run(args: &MediaVerifyArgs) -> Result<Outcome> {
     let found = verify(&args.file)?;
-    let names: Vec<NodeName> = found.nodes.iter().map(|name| NodeName::new(name)).collect();
+    let names: Vec<NodeName> = found.nodes.iter().map(NodeName::new).collect();
     let nodes = range::fold(&names);
     let mut out = std::io::stdout().lock();
     if args.json {
