@@ -33,8 +33,7 @@ pub enum AllNodesError {
     Archive(#[from] io::Error),
 }
 
-/// A medium for several nodes, while it is made.
-#[derive(Debug)]
+/// A medium for several nodes, while it is made. Without `Debug`: secrets are in it.
 pub struct AllNodes<'a> {
     /// What every kickstart begins with.
     scripts: &'a str,

@@ -5,6 +5,7 @@
 //! (`init/initramfs.c`, `unpack_to_rootfs`). The member's file name (RFC 1952 §2.3.1, FNAME,
 //! which the kernel passes over: `lib/decompress_inflate.c`) says what the area is and whose.
 
+use std::fmt;
 use std::io::{self, Read};
 
 use flate2::bufread::GzDecoder;
@@ -132,13 +133,25 @@ fn with_name(member: &[u8], owner: &Owner, size: usize) -> Result<Vec<u8>, AreaE
 }
 
 /// An area that was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Area {
     pub owner: Owner,
     /// Bytes that are not padding.
     pub n_used: usize,
     /// By their names in the root of the initrd.
     pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl fmt::Debug for Area {
+    /// Names only: secrets are among the files.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.files.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Area")
+            .field("owner", &self.owner)
+            .field("n_used", &self.n_used)
+            .field("files", &names)
+            .finish()
+    }
 }
 
 /// The size and owner that an area says it has; `start` is its first 512 bytes.

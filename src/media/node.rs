@@ -11,7 +11,9 @@ use crate::media::install_archive as names;
 pub const OEMDRV: &str = "OEMDRV";
 
 /// The files of one node, as the kickstart of `overlay = "media"`, `secrets = "media"` wants them.
-#[derive(Clone, Debug)]
+///
+/// Without `Debug`: secrets are among them.
+#[derive(Clone)]
 pub struct NodeMedium<'a> {
     pub name: &'a str,
     pub kickstart: String,

@@ -22,7 +22,7 @@ use crate::format::digest::Hasher;
 use crate::format::fat;
 use crate::media::boot_config::{self, Language, Wanted};
 use crate::media::embed;
-use crate::output::whole_file::WholeFile;
+use crate::output::whole_file::{Audience, WholeFile};
 use crate::progress::Progress;
 use crate::tool;
 use crate::units::ByteSize;
@@ -405,6 +405,18 @@ impl SharedIso {
 
     pub fn area_size(&self) -> usize {
         self.area_size
+    }
+
+    /// Bytes that a copy in `folder` takes on disk: those of its area where the filesystem can share
+    /// the rest.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nothing can be written there.
+    pub fn size_of_copy(&self, folder: &Path) -> Result<ByteSize> {
+        let trial = WholeFile::begin(&folder.join("trial"), Audience::Owner)?;
+        let is_shared = ioctl_ficlone(trial.file(), &self.file).is_ok();
+        Ok(ByteSize::from_bytes(if is_shared { self.area_size as u64 } else { self.size }))
     }
 
     /// Fills `out`, which is empty, with the ISO: as a second reference to the same blocks where the

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::format::digest::Digest;
 use crate::format::{Archive, Body, fat};
 use crate::media::all_nodes::NODES;
-use crate::media::boot_config::{self, Language};
+use crate::media::boot_config::{self, Entry, Language};
 use crate::media::embed::{self, Owner};
 use crate::media::install_archive as names;
 use crate::media::node::OEMDRV;
@@ -114,7 +114,7 @@ fn verify_iso(mut iso: Iso) -> Result<Verified> {
         }
     }
     for config in &configs {
-        found.config(&mut iso, config)?;
+        found.config(&mut iso, config);
     }
     match iso.read(EFIBOOT)? {
         Some(mut efiboot) => found.efiboot(&mut efiboot, &configs),
@@ -155,59 +155,68 @@ impl Findings {
     }
 
     /// One boot configuration in the tree.
-    fn config(&mut self, iso: &mut Iso, config: &Config) -> Result<()> {
-        let label = boot_config::escaped_label(&iso.label);
+    fn config(&mut self, iso: &mut Iso, config: &Config) {
         let path = config.path;
         let entries = boot_config::entries(&config.text, config.language);
-        if !entries.iter().any(boot_config::Entry::is_installer) {
+        if !entries.iter().any(Entry::is_installer) {
             self.say(format!("{path}: no entry starts the installer"));
         }
         for searched in boot_config::searched_labels(&config.text) {
             if searched != iso.label {
+                let label = &iso.label;
                 self.say(format!(
-                    "{path}: GRUB looks for the label `{searched}`, and the volume's is `{}`",
-                    iso.label
+                    "{path}: GRUB looks for the label `{searched}`, and the volume's is `{label}`"
                 ));
             }
         }
         for entry in &entries {
-            let title = &entry.title;
-            for word in &entry.arguments {
-                if let Some((name, rest)) = word.split_once("=hd:LABEL=") {
-                    let named = rest.split(':').next().unwrap_or(rest);
-                    if named != label {
-                        self.say(format!("{path}, {title}: {name} names the label `{named}`, and the volume's is `{label}`"));
-                    }
-                }
-            }
-            if !entry.is_installer() {
-                continue;
-            }
-            match entry.argument("inst.ks") {
-                Some("file:/ks.cfg") => {}
-                Some(other) => {
-                    self.say(format!("{path}, {title}: inst.ks={other}, not file:/ks.cfg"))
-                }
-                None => self.say(format!("{path}, {title}: no inst.ks=")),
-            }
-            if entry.arguments.iter().any(|word| word == "rd.live.check") {
-                self.say(format!("{path}, {title}: checks the medium, whose checksum cannot fit"));
-            }
-            if entry.initrds.last().map(String::as_str) != Some(embed::INITRD) {
-                self.say(format!("{path}, {title}: the last initrd is not {}", embed::INITRD));
-            }
-            for initrd in &entry.initrds {
-                let inside = match (initrd.strip_prefix('/'), config.language) {
-                    (Some(inside), _) => inside.to_owned(),
-                    (None, Language::Isolinux) => format!("isolinux/{initrd}"),
-                    (None, Language::Grub) => initrd.clone(),
-                };
-                if iso.find(&inside).is_err() {
-                    self.say(format!("{path}, {title}: there is no {initrd}"));
-                }
+            let place = format!("{path}, {}", entry.title);
+            self.labels(&place, entry, &boot_config::escaped_label(&iso.label));
+            if entry.is_installer() {
+                self.installer(&place, entry);
+                self.initrds(&place, entry, iso, config.language);
             }
         }
-        Ok(())
+    }
+
+    /// Where an entry's installer looks for the rest of it.
+    fn labels(&mut self, place: &str, entry: &Entry, label: &str) {
+        let arguments = entry.arguments.iter().filter_map(|word| word.split_once("=hd:LABEL="));
+        for (name, rest) in arguments {
+            let named = rest.split(':').next().unwrap_or(rest);
+            if named != label {
+                self.say(format!(
+                    "{place}: {name} names the label `{named}`, and the volume's is `{label}`"
+                ));
+            }
+        }
+    }
+
+    fn installer(&mut self, place: &str, entry: &Entry) {
+        match entry.argument("inst.ks") {
+            Some("file:/ks.cfg") => {}
+            Some(other) => self.say(format!("{place}: inst.ks={other}, not file:/ks.cfg")),
+            None => self.say(format!("{place}: no inst.ks=")),
+        }
+        if entry.arguments.iter().any(|word| word == "rd.live.check") {
+            self.say(format!("{place}: checks the medium, whose checksum cannot fit"));
+        }
+    }
+
+    fn initrds(&mut self, place: &str, entry: &Entry, iso: &mut Iso, language: Language) {
+        if entry.initrds.last().map(String::as_str) != Some(embed::INITRD) {
+            self.say(format!("{place}: the last initrd is not {}", embed::INITRD));
+        }
+        for initrd in &entry.initrds {
+            let inside = match (initrd.strip_prefix('/'), language) {
+                (Some(inside), _) => inside.to_owned(),
+                (None, Language::Isolinux) => format!("isolinux/{initrd}"),
+                (None, Language::Grub) => initrd.clone(),
+            };
+            if iso.find(&inside).is_err() {
+                self.say(format!("{place}: there is no {initrd}"));
+            }
+        }
     }
 
     /// The configurations that GRUB reads where UEFI starts it.

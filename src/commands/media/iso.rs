@@ -105,13 +105,12 @@ fn for_each(
     let changed = base.changed(&arguments(cluster, &all))?;
     warn_of_release(base, cluster, &nodes);
     let area_size = area_size(builder.shared_size());
-    let size = remaster::size_of(base, area_size);
-    whole_file::require_folder(
-        &args.out,
-        ByteSize::from_bytes(size.bytes() * (nodes.len() as u64 + 1)),
-    )?;
+    whole_file::require_folder(&args.out, remaster::size_of(base, area_size))?;
     let shared = shared(args, base, &changed, area_size)?;
-    let took = Took { shared: started.elapsed(), ..make_nodes(args, builder, &shared, &nodes)? };
+    let of_copies = shared.size_of_copy(&args.out)?.bytes() * nodes.len() as u64;
+    whole_file::require_folder(&args.out, ByteSize::from_bytes(of_copies))?;
+    let until_shared = started.elapsed();
+    let took = Took { shared: until_shared, ..make_nodes(args, builder, &shared, &nodes)? };
     tell(args, &nodes, &took);
     Ok(())
 }
