@@ -67,6 +67,9 @@ pub enum Verb {
     Status(StatusArgs),
     /// Gets the installer's kernel and initrd from the mirror or an ISO into a cache.
     Fetch(FetchArgs),
+    /// Makes media for machines without network boot, and checks them.
+    #[command(subcommand)]
+    Media(MediaVerb),
     /// Tells what the DAOS configuration adds up to, per kind of node.
     Plan(PlanArgs),
     /// Explains a code such as DAOS-706; without one, lists all.
@@ -664,6 +667,71 @@ pub struct LabSwitchArgs {
     /// The networks, by their names in the cluster file.
     #[arg(value_name = "NET", required = true)]
     pub nets: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MediaVerb {
+    /// Makes a small volume a node, labelled OEMDRV, with its kickstart and all it needs.
+    ///
+    /// AlmaLinux's installer, booted from the untouched ISO, finds it on any disk, stick or
+    /// virtual drive and installs the node unattended.
+    Oemdrv(MediaVolumesArgs),
+    /// Makes a seed a node for cloud-init, labelled CIDATA: a cloud image becomes the node.
+    Seed(MediaVolumesArgs),
+    /// Makes bootable ISOs from the vendor's, for BIOS and UEFI, CD and USB.
+    ///
+    /// One for all nodes, which finds out by MAC addresses and serial number which node a
+    /// machine is; or, with --node, one a node.
+    Iso(MediaIsoArgs),
+    /// Checks an ISO or a volume that was made here.
+    Verify(MediaVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct MediaVolumesArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The nodes, such as node0 or 'srv[001-512]'.
+    #[arg(value_name = "RANGE")]
+    pub nodes: String,
+
+    /// The folder to write to: NODE.oemdrv.img, NODE.seed.img.
+    #[arg(short, long, value_name = "DIR", default_value = "media")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct MediaIsoArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The vendor's ISO: AlmaLinux-8.9-x86_64-boot.iso, -minimal.iso or -dvd.iso.
+    #[arg(long, value_name = "ISO")]
+    pub base: PathBuf,
+
+    /// One ISO for each of these nodes, such as 'srv[001-512]'.
+    #[arg(long, value_name = "RANGE", conflicts_with = "all")]
+    pub node: Option<String>,
+
+    /// One ISO for all nodes of the cluster: the default.
+    #[arg(long)]
+    pub all: bool,
+
+    /// The folder to write to: CLUSTER.iso, or NODE.iso and shared.iso.
+    #[arg(short, long, value_name = "DIR", default_value = "media")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct MediaVerifyArgs {
+    /// The ISO or volume.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// As a JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -51,6 +51,7 @@ pub mod fetch;
 pub mod lab;
 pub mod output;
 pub mod progress;
+pub mod remaster;
 pub mod repodata;
 pub mod secrets;
 pub mod serve;

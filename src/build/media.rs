@@ -14,6 +14,7 @@ use crate::media::node::NodeMedium;
 use crate::render::install::NodeFiles;
 use crate::render::prepared::{NodeRenderer, Prepared};
 use crate::secrets::KindSecrets;
+use crate::units::ByteSize;
 
 /// Sets `cluster` to what holds for nodes that are installed from a medium: there is no kernel
 /// line with a token, and no boot server that has the node's overlay.
@@ -85,6 +86,16 @@ impl<'a> MediaBuilder<'a> {
             layer_sums: self.layer_sums.as_bytes(),
             secrets: self.secrets[node.kind].bundle(),
         })
+    }
+
+    /// Bytes of all shared layers together.
+    pub fn shared_size(&self) -> ByteSize {
+        ByteSize::from_bytes(self.layers.values().map(|layer| layer.tar.len() as u64).sum())
+    }
+
+    /// Whether what `node` gets has to be kept like a password.
+    pub fn has_secrets(&self, node: &Node) -> bool {
+        !self.secrets[node.kind].is_empty()
     }
 
     pub fn cluster(&self) -> &'a Cluster {

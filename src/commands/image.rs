@@ -9,14 +9,13 @@ use anyhow::{Context, Result, bail};
 use crate::build::BuildError;
 use crate::build::media::{MediaBuilder, from_media};
 use crate::cli::{ClusterArgs, ImageArgs};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
 use crate::commands::{Outcome, lint, load, report};
 use crate::diag::{Color, Diagnostic, SourceMap};
-use crate::format::digest::Digest;
-use crate::format::fat;
 use crate::lab::base::{self, Base};
 use crate::lab::images::{self, DataDisks, NodeImage, Target, Written};
 use crate::lab::process;
+use crate::media::node::volume;
 use crate::media::seed;
 use crate::output::whole_file::Audience;
 use crate::range;
@@ -179,7 +178,7 @@ fn nodes<'a>(
             let script = &prepared.media_scripts().seed;
             let files = seed::files(cluster, node, &medium, script)
                 .with_context(|| format!("making the seed of {}", node.name))?;
-            let seed = volume(node, of_lab(files, machine))
+            let seed = volume(seed::LABEL, &of_lab(files, machine))
                 .with_context(|| format!("laying out the seed of {}", node.name))?;
             nodes.push(NodeImage { machine: machine.clone(), seed, audience });
         }
@@ -196,13 +195,4 @@ fn of_lab(mut files: Vec<(String, Vec<u8>)>, machine: &Machine) -> Vec<(String, 
         *config = vm::seed::network_config(&planned, outside.mac).into_bytes();
     }
     files
-}
-
-/// The serial number follows from the node's name.
-fn volume(node: &Node, files: Vec<(String, Vec<u8>)>) -> std::io::Result<Vec<u8>> {
-    let digest = Digest::of(node.name.as_str().as_bytes());
-    let serial = u32::from_be_bytes(digest.as_bytes()[..4].try_into().expect("four bytes"));
-    let files: Vec<(&str, &[u8])> =
-        files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
-    fat::volume(seed::LABEL, serial, &files)
 }

@@ -14,6 +14,7 @@ mod init;
 mod lab;
 mod lint;
 mod load;
+mod media;
 mod nodes;
 mod reference;
 mod report;
@@ -72,6 +73,7 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Disarm(args) => arm::disarm(args),
         Verb::Status(args) => status::run(args),
         Verb::Fetch(args) => fetch::verb(args, color),
+        Verb::Media(verb) => media::run(verb, color),
         Verb::Plan(args) => daos::plan(args, color),
         Verb::Explain(args) => daos::explain(args),
         Verb::Init(args) => init::run(args),

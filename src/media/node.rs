@@ -1,5 +1,9 @@
 //! What a medium brings to one node, whatever the medium is.
 
+use std::io;
+
+use crate::format::digest::Hasher;
+use crate::format::fat;
 use crate::media::install_archive as names;
 
 /// The label by which EL8's installer finds a kickstart of its own accord (anaconda 33.16.9.5,
@@ -7,7 +11,9 @@ use crate::media::install_archive as names;
 pub const OEMDRV: &str = "OEMDRV";
 
 /// The files of one node, as the kickstart of `overlay = "media"`, `secrets = "media"` wants them.
-#[derive(Clone, Debug)]
+///
+/// Without `Debug`: secrets are among them.
+#[derive(Clone)]
 pub struct NodeMedium<'a> {
     pub name: &'a str,
     pub kickstart: String,
@@ -56,4 +62,22 @@ impl NodeMedium<'_> {
         // With the end of its last line.
         Some(&rest[..rest.find(END)? + 1])
     }
+}
+
+/// Returns a FAT volume of `files` with that label; its number follows from what is in it.
+///
+/// # Errors
+///
+/// Those of [`fat::volume`].
+pub fn volume<N: AsRef<str>, B: AsRef<[u8]>>(label: &str, files: &[(N, B)]) -> io::Result<Vec<u8>> {
+    let mut hasher = Hasher::default();
+    for (name, bytes) in files {
+        hasher.update(format!("{} {}\n", name.as_ref(), bytes.as_ref().len()).as_bytes());
+        hasher.update(bytes.as_ref());
+    }
+    let digest = hasher.finish();
+    let serial = u32::from_le_bytes(*digest.as_bytes().first_chunk().expect("it has 32 bytes"));
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, bytes)| (name.as_ref(), bytes.as_ref())).collect();
+    fat::volume(label, serial, &files)
 }

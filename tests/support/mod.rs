@@ -115,6 +115,19 @@ pub fn guest_kernel() -> PathBuf {
     tools_dir().join("kernel/vmlinuz")
 }
 
+/// A module of the guest kernel by its path below `kernel/`, such as `fs/fat/vfat.ko`.
+///
+/// # Panics
+///
+/// Panics where `scripts/setup-tests` did not take it.
+pub fn guest_module(path: &str) -> PathBuf {
+    let mut kernels = std::fs::read_dir(tools_dir().join("kernel/modules")).unwrap();
+    let kernel = kernels.next().expect("there is a kernel").unwrap().path();
+    let module = kernel.join("kernel").join(path);
+    assert!(module.is_file(), "{}: run scripts/setup-tests", module.display());
+    module
+}
+
 /// `test-tools` in the target folder, filled by `scripts/setup-tests`.
 fn tools_dir() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp is in target");
