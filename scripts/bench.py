@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -191,6 +192,75 @@ def floor_and_overlay(folder: pathlib.Path, overlay: str):
     return statistics.median(theirs), statistics.median(ours)
 
 
+# What is in an installer's ISO, for the cost of making it anew; nothing in it boots.
+ISOLINUX = "default linux\nlabel linux\n  kernel vmlinuz\n  append initrd=initrd.img inst.stage2=hd:LABEL=BENCH\n"
+GRUB = "menuentry 'Install' {\n  linuxefi /vmlinuz inst.stage2=hd:LABEL=BENCH\n  initrdefi /initrd.img\n}\n"
+ISO_MIB = 900
+MEDIA_TOOLS = ("xorriso", "mkfs.vfat", "mmd", "mcopy")
+
+
+def stand_in_iso(folder: pathlib.Path):
+    """An ISO as large as AlmaLinux's boot.iso, with its ways to boot; or why there is none."""
+    isolinux = pathlib.Path("/usr/lib/ISOLINUX/isolinux.bin")
+    missing = [tool for tool in MEDIA_TOOLS if not shutil.which(tool)]
+    missing += [] if isolinux.exists() else [str(isolinux)]
+    if missing:
+        return None, ", ".join(missing) + " missing"
+    tree = folder / "iso"
+    for name, text in (("isolinux/isolinux.cfg", ISOLINUX), ("EFI/BOOT/grub.cfg", GRUB),
+                       ("isolinux/vmlinuz", "k"), ("isolinux/initrd.img", "i")):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    shutil.copy(isolinux, tree / "isolinux")
+    (tree / "images").mkdir()
+    with open(tree / "images/install.img", "wb") as image:
+        for _ in range(ISO_MIB):
+            image.write(os.urandom(1 << 20))
+    efiboot = tree / "images/efiboot.img"
+    with open(efiboot, "wb") as volume:
+        volume.truncate(4 << 20)
+    for command in (["mkfs.vfat", efiboot], ["mmd", "-i", efiboot, "::EFI", "::EFI/BOOT"],
+                    ["mcopy", "-i", efiboot, tree / "EFI/BOOT/grub.cfg", "::EFI/BOOT/"]):
+        subprocess.run(command, check=True, capture_output=True)
+    iso = folder / "base.iso"
+    make = ["xorriso", "-as", "mkisofs", "-quiet", "-V", "BENCH", "-R", "-o", iso,
+            "-isohybrid-mbr", "/usr/lib/ISOLINUX/isohdpfx.bin", "-b", "isolinux/isolinux.bin",
+            "-c", "isolinux/boot.cat", "-boot-load-size", "4", "-boot-info-table", "-no-emul-boot",
+            "-eltorito-alt-boot", "-e", "images/efiboot.img", "-no-emul-boot",
+            "-isohybrid-gpt-basdat", tree]
+    subprocess.run(make, check=True, capture_output=True)
+    shutil.rmtree(tree)
+    return iso, None
+
+
+def media(nodeforge: str, folder: pathlib.Path):
+    """Wall times: s of 1,000 OEMDRV volumes; ms a node to copy the shared ISO, to write what is the
+    node's and to bring it to disk; ms of xorriso to make one ISO anew; or why there are none."""
+    write_cluster(folder, 1_000)
+    names = ["adm1", "srv[001-999]"]
+    oemdrv = [nodeforge, "media", "oemdrv", "cluster.toml", ",".join(names)]
+    volumes = statistics.median(
+        measure([*oemdrv, "-o", f"oemdrv{run}"], folder)[2] for run in range(3)
+    )
+    base, fault = stand_in_iso(folder)
+    if fault:
+        return volumes, None, fault
+    isos = [nodeforge, "media", "iso", "cluster.toml", "--base", base, "-o", "isos", "--node"]
+    measure([*isos, "srv001"], folder)
+    told = subprocess.run([*map(str, isos), "srv[002-011]"], cwd=folder, capture_output=True,
+                          text=True, check=True).stderr
+    each = [float(value) for value in re.findall(r"([0-9.]+) ms", told)]
+    (folder / "ks.cfg").write_bytes(b"#" * 100_000)
+    rebuilt = []
+    for run in range(3):
+        rebuild = ["xorriso", "-indev", base, "-outdev", f"rebuilt{run}.iso", "-boot_image", "any",
+                   "replay", "-map", "ks.cfg", "/ks.cfg", "-commit"]
+        os.sync()
+        begin = measure(rebuild, folder)[2]
+        rebuilt.append(1000 * begin)
+    return volumes, (*each, statistics.median(rebuilt)), None
+
+
 def install(peer: str):
     """The folder of a Python environment with a peer in it; or why there is none."""
     environment = TOOLS / f"peer-{peer}"
@@ -297,6 +367,38 @@ def cobbler(nodeforge: str, folder: pathlib.Path):
     return 1000 * (cpu[1] - cpu[0]) / 40, None
 
 
+def thin_images(nodeforge: str, folder: pathlib.Path):
+    """Milliseconds of wall time a node for a thin qcow2, a seed and the rest of `image`, and for
+    `qemu-img create` and xorriso, which make the first two: both on files in memory's reach, ours
+    brought to disk. (None, why) where a tool is missing."""
+    for tool in ("qemu-img", "xorriso"):
+        if shutil.which(tool) is None:
+            return None, f"{tool} is missing"
+    n_nodes = 100
+    folder.mkdir()
+    write_cluster(folder, n_nodes)
+    path = folder / "cluster.toml"
+    text = path.read_text().replace('console = "ttyS0', 'vm = { disk = "40GiB", iommu = true }\nconsole = "ttyS0')
+    path.write_text(text)
+    base = folder / "base.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "10G"], check=True)
+    runs = iter(range(100))
+    def ours():
+        out = f"images{next(runs)}"
+        return measure([nodeforge, "image", path, "--base", base, "-o", out], folder)[2]
+    seed = folder / "seed"
+    seed.mkdir()
+    for name in ("meta-data", "user-data", "network-config"):
+        (seed / name).write_text("#cloud-config\n" * 100)
+    def theirs():
+        number = next(runs)
+        thin = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, f"{number}.qcow2", "40G"]
+        iso = ["xorriso", "-as", "mkisofs", "-quiet", "-J", "-r", "-V", "cidata", "-o", f"{number}.iso", "seed"]
+        return sum(measure(command, folder)[2] for command in (thin, iso))
+    return (1000 * statistics.median(ours() for _ in range(5)) / n_nodes,
+            1000 * statistics.median(theirs() for _ in range(5)))
+
+
 def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("$", "\\$").replace("#", "\\#")
 
@@ -375,6 +477,22 @@ def compare_targets(figures, beside) -> list[str]:
     else:
         work = "publication that is durable, against one that is not (wall, 1,000 nodes)"
         targets.add(work, "≤ 1.5×", f"{durable:.2f}×", durable <= 1.5)
+    ours, theirs = beside["images"]
+    work = "thin qcow2, seed, script and XML a node (wall), against qemu-img create + xorriso"
+    if ours is None:
+        targets.missing(work, "≤ 20 ms", theirs)
+    else:
+        targets.add(work, "≤ 20 ms", f"{ours:.1f} / {theirs:.1f} ms", ours <= 20)
+    volumes, isos, fault = beside["media"]
+    targets.add("1,000 OEMDRV volumes (wall)", "≤ 5 s", f"{volumes:.2f} s", volumes <= 5)
+    if fault:
+        targets.missing("an ISO a node, without the copy", "≤ 10 ms", fault)
+    else:
+        copy, patch, sync, rebuild = isos
+        shown = f"{patch:.1f} ms; to copy {ISO_MIB} MiB {copy:,.0f} ms, to bring it to disk {sync:,.0f} ms"
+        targets.add("an ISO a node, without the copy (wall)", "≤ 10 ms", shown, patch <= 10)
+        shown = f"{rebuild:,.0f} / {copy + patch:,.1f} ms = {rebuild / (copy + patch):,.1f}×"
+        targets.add("the same by a full rebuild with xorriso, neither brought to disk", "≥ 1×", shown, rebuild > copy + patch)
     whole = 1000 * sum(figures[1_000, "full build"][:2]) / 1_000
     for peer, least, ours, what in (
         ("ansible", 5_000, overlay if floor is not None else whole, "six files"),
@@ -410,6 +528,9 @@ def main() -> None:
         beside["writes"] = n_writes_of_noop(nodeforge, top / "1000")
         beside["durable"] = durable_ratio(nodeforge, top / "1000")
         beside["overlay"] = floor_and_overlay(top / "10000", overlay)
+        beside["images"] = thin_images(nodeforge, top / "images")
+        (top / "media").mkdir()
+        beside["media"] = media(nodeforge, top / "media")
         beside["ansible"] = ansible(nodeforge, top / "10")
         beside["cobbler"] = cobbler(nodeforge, top / "10")
     targets = compare_targets(figures, beside)

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::format::digest::Digest;
 use crate::units::Seconds;
 
 /// Builds everything a DAOS storage cluster on AlmaLinux 8 needs, from one cluster file.
@@ -66,10 +67,18 @@ pub enum Verb {
     Status(StatusArgs),
     /// Gets the installer's kernel and initrd from the mirror or an ISO into a cache.
     Fetch(FetchArgs),
+    /// Makes media for machines without network boot, and checks them.
+    #[command(subcommand)]
+    Media(MediaVerb),
     /// Tells what the DAOS configuration adds up to, per kind of node.
     Plan(PlanArgs),
     /// Explains a code such as DAOS-706; without one, lists all.
     Explain(ExplainArgs),
+    /// Makes the disks of virtual machines: a thin image per node on a shared base.
+    Image(ImageArgs),
+    /// Runs the cluster's nodes as virtual machines of this host, without root.
+    #[command(subcommand)]
+    Lab(LabVerb),
     /// Writes a commented cluster file to start from.
     Init(InitArgs),
     /// Makes parts of a cluster file from what is there.
@@ -518,6 +527,241 @@ pub struct FetchArgs {
     pub boot_iso: bool,
 
     /// Print what is in the cache as a JSON array on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The image that all nodes share.
+#[derive(Debug, Args)]
+pub struct BaseArgs {
+    /// The image that the nodes' disks are layers on: qcow2 or raw, with cloud-init, such
+    /// as AlmaLinux's GenericCloud. It must stay as it is as long as they are used.
+    #[arg(long, value_name = "IMAGE")]
+    pub base: PathBuf,
+
+    /// What the SHA-256 digest of the image must be; reads all of it.
+    #[arg(long, value_name = "DIGEST")]
+    pub base_sha256: Option<Digest>,
+}
+
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    #[command(flatten)]
+    pub base: BaseArgs,
+
+    /// Only these nodes, such as 'srv[001-016]'.
+    #[arg(long, value_name = "RANGE")]
+    pub node: Option<String>,
+
+    /// The folder to write to.
+    #[arg(short, long, value_name = "DIR", default_value = "images")]
+    pub out: PathBuf,
+
+    /// Empty the disks for data that are there; else they stay as they are.
+    #[arg(long)]
+    pub recreate_data: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LabVerb {
+    /// Makes the images that are missing, starts the nodes, and waits until all are ready.
+    Up(Box<LabUpArgs>),
+    /// Shows which nodes run and how far they are.
+    Status(LabStatusArgs),
+    /// Joins the terminal with a node's console; Ctrl-] leaves it.
+    Console(LabConsoleArgs),
+    /// Shuts the nodes down and leaves nothing running.
+    Down(LabDownArgs),
+    /// Is the Ethernet of a lab, in the current folder, until it is ended.
+    ///
+    /// `up` starts it by itself; the scripts of `image` need one.
+    Switch(LabSwitchArgs),
+}
+
+/// What runs the guests' instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AcceleratorChoice {
+    /// KVM if this user may use /dev/kvm.
+    Auto,
+    Kvm,
+    /// QEMU's own emulation, ten times slower.
+    Tcg,
+}
+
+#[derive(Debug, Args)]
+pub struct LabFolderArgs {
+    /// The folder of the lab.
+    #[arg(short, long, value_name = "DIR", default_value = "lab")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct LabUpArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    #[command(flatten)]
+    pub lab: LabFolderArgs,
+
+    /// The image that disks still to be made are layers on, as of `image`.
+    #[arg(long, value_name = "IMAGE")]
+    pub base: Option<PathBuf>,
+
+    /// What the SHA-256 digest of the image must be; reads all of it.
+    #[arg(long, value_name = "DIGEST", requires = "base")]
+    pub base_sha256: Option<Digest>,
+
+    /// Only these nodes, such as 'node[0-1]'.
+    #[arg(long, value_name = "RANGE")]
+    pub node: Option<String>,
+
+    /// Make new system disks and seeds; disks for data stay as they are.
+    #[arg(long, requires = "base")]
+    pub fresh: bool,
+
+    /// With --fresh: empty the disks for data too.
+    #[arg(long, requires = "fresh")]
+    pub recreate_data: bool,
+
+    /// A kernel to start instead of the boot loader on the disk; `{node}` in the path is
+    /// the node's name.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<String>,
+
+    /// The initrd of that kernel; `{node}` likewise.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<String>,
+
+    /// The command line of that kernel; the node's kernel arguments follow it.
+    #[arg(long, value_name = "WORDS", requires = "kernel", allow_hyphen_values = true)]
+    pub append: Option<String>,
+
+    /// What runs the guests' instructions.
+    #[arg(long, value_enum, default_value_t = AcceleratorChoice::Auto)]
+    pub accel: AcceleratorChoice,
+
+    /// Further words for QEMU, such as those of a device to try out; `{node}` likewise,
+    /// and files are looked for in the folder of the lab.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub qemu: Option<String>,
+
+    /// Let the guests reach nothing but each other.
+    #[arg(long)]
+    pub isolated: bool,
+
+    /// Start the nodes and do not wait until they are ready.
+    #[arg(long)]
+    pub no_wait: bool,
+
+    /// How long to wait for the nodes, such as 10min.
+    #[arg(long, value_name = "TIME", default_value = "60min", value_parser = seconds)]
+    pub timeout: Seconds,
+}
+
+#[derive(Debug, Args)]
+pub struct LabStatusArgs {
+    #[command(flatten)]
+    pub lab: LabFolderArgs,
+
+    /// As a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LabConsoleArgs {
+    /// The node.
+    pub node: String,
+
+    #[command(flatten)]
+    pub lab: LabFolderArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct LabDownArgs {
+    #[command(flatten)]
+    pub lab: LabFolderArgs,
+
+    /// How long the nodes may take to shut down before their power is cut.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
+    pub timeout: Seconds,
+}
+
+#[derive(Debug, Args)]
+pub struct LabSwitchArgs {
+    /// Started by `up`.
+    #[arg(long, hide = true)]
+    pub of_lab: bool,
+
+    /// The networks, by their names in the cluster file.
+    #[arg(value_name = "NET", required = true)]
+    pub nets: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MediaVerb {
+    /// Makes a small volume a node, labelled OEMDRV, with its kickstart and all it needs.
+    ///
+    /// AlmaLinux's installer, booted from the untouched ISO, finds it on any disk, stick or
+    /// virtual drive and installs the node unattended.
+    Oemdrv(MediaVolumesArgs),
+    /// Makes a seed a node for cloud-init, labelled CIDATA: a cloud image becomes the node.
+    Seed(MediaVolumesArgs),
+    /// Makes bootable ISOs from the vendor's, for BIOS and UEFI, CD and USB.
+    ///
+    /// One for all nodes, which finds out by MAC addresses and serial number which node a
+    /// machine is; or, with --node, one a node.
+    Iso(MediaIsoArgs),
+    /// Checks an ISO or a volume that was made here.
+    Verify(MediaVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct MediaVolumesArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The nodes, such as node0 or 'srv[001-512]'.
+    #[arg(value_name = "RANGE")]
+    pub nodes: String,
+
+    /// The folder to write to: NODE.oemdrv.img, NODE.seed.img.
+    #[arg(short, long, value_name = "DIR", default_value = "media")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct MediaIsoArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The vendor's ISO: AlmaLinux-8.9-x86_64-boot.iso, -minimal.iso or -dvd.iso.
+    #[arg(long, value_name = "ISO")]
+    pub base: PathBuf,
+
+    /// One ISO for each of these nodes, such as 'srv[001-512]'.
+    #[arg(long, value_name = "RANGE", conflicts_with = "all")]
+    pub node: Option<String>,
+
+    /// One ISO for all nodes of the cluster: the default.
+    #[arg(long)]
+    pub all: bool,
+
+    /// The folder to write to: CLUSTER.iso, or NODE.iso and shared.iso.
+    #[arg(short, long, value_name = "DIR", default_value = "media")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct MediaVerifyArgs {
+    /// The ISO or volume.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// As a JSON object.
     #[arg(long)]
     pub json: bool,
 }

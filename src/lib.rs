@@ -42,13 +42,16 @@ pub mod format;
 pub mod changes;
 pub mod manifest;
 pub mod media;
+pub mod vm;
 
 // Edges: the only code that touches the world.
 pub mod build;
 pub mod builtin;
 pub mod fetch;
+pub mod lab;
 pub mod output;
 pub mod progress;
+pub mod remaster;
 pub mod repodata;
 pub mod secrets;
 pub mod serve;

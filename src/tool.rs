@@ -13,8 +13,22 @@ use anyhow::{Context, Result, bail, ensure};
 /// Fails if it cannot be started or does not exit 0; the tail of its standard error is in
 /// the message.
 pub fn output_of<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<Vec<u8>> {
+    output_with(program, arguments, &[])
+}
+
+/// Runs `program` like [`output_of`], with these variables in its environment.
+///
+/// # Errors
+///
+/// Fails as [`output_of`] does.
+pub fn output_with<S: AsRef<OsStr>>(
+    program: &str,
+    arguments: &[S],
+    environment: &[(&str, String)],
+) -> Result<Vec<u8>> {
     let output = Command::new(program)
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("starting {program}"))?;

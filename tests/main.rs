@@ -15,8 +15,10 @@
 //! * [`examples`]: the examples before the judges.
 //! * [`hardware`]: captures of real boxes and the blocks that are made of them.
 //! * [`incremental`]: builds of what changed against builds of everything.
+//! * [`media`]: ISOs, volumes and seeds before their judges.
 //! * [`repositories`]: packages that come as an archive.
 //! * [`serve`]: the boot server, over loopback and with real curl.
+//! * [`lab`]: images of virtual machines before QEMU's and libvirt's judges, and a lab's processes.
 //! * [`layers`]: the module order of `src/lib.rs`.
 //! * [`verbs`]: the verbs as a user meets them.
 //! * [`release`]: the check that a release binary runs on EL8.
@@ -38,7 +40,9 @@ mod fuzzing;
 mod hardware;
 mod incremental;
 mod kickstart;
+mod lab;
 mod layers;
+mod media;
 mod oracles;
 mod overlays;
 mod release;

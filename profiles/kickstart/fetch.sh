@@ -6,6 +6,8 @@
 NF_RETRIES=${NF_RETRIES:-6}
 NF_PAUSE=${NF_PAUSE:-5}
 NF_PYTHON=${NF_PYTHON:-/usr/libexec/platform-python}
+# The label of the medium that holds what no boot server gives.
+NF_MEDIUM=${NF_MEDIUM:-OEMDRV}
 
 # Downloads to a file that has its name only when it is whole. Options are curl 7.61's.
 get() { # URL FILE [OPTION…]
@@ -122,9 +124,9 @@ secrets_by_none() {
 # -------------------------------------------------------------------------- by medium, embedded
 
 # dracut hands /*ks of an initrd over to the installer's root (anaconda 33.16.9.5,
-# dracut/anaconda-copy-ks.sh); a filesystem labelled OEMDRV holds files of the same names.
+# dracut/anaconda-copy-ks.sh); a filesystem with the medium's label holds files of the same names.
 take_handed_over() { # NAME
-    local from handed="nodeforge-$1.ks" drive="$NF_SYSROOT/dev/disk/by-label/OEMDRV" at="$NF_RUN/oemdrv"
+    local from handed="nodeforge-$1.ks" drive="$NF_SYSROOT/dev/disk/by-label/$NF_MEDIUM" at="$NF_RUN/medium"
     from=$NF_SYSROOT/$handed
     if [[ ! -e $from && -e $drive ]]; then
         mkdir -p "$at"
@@ -132,7 +134,7 @@ take_handed_over() { # NAME
         from=$at/$handed
     fi
     [[ -e $from ]] ||
-        refuse "$handed was not handed over with the kickstart, neither in the initrd nor on a filesystem labelled OEMDRV."
+        refuse "$handed was not handed over with the kickstart, neither in the initrd nor on a filesystem labelled $NF_MEDIUM."
     cp "$from" "$NF_RUN/archives/$1"
 }
 

@@ -1,6 +1,7 @@
 //! From a plan to a published generation: renders, packs, stages and publishes.
 
 mod inputs;
+pub mod media;
 mod preview;
 mod target;
 

@@ -481,6 +481,13 @@ pub struct Bmc {
 pub struct Vm {
     pub disk: ByteSize,
     pub has_iommu: bool,
+    /// Each disk for data.
+    pub ssd: ByteSize,
+}
+
+impl Vm {
+    /// Disks for data are sparse: this is what DAOS may fill.
+    pub const SSD: ByteSize = ByteSize::from_gib(16);
 }
 
 /// `[os]`, and what roles and nodes say of the same keys.

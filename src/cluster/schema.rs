@@ -700,6 +700,7 @@ const BMC: &[Key] = &[
 const VM: &[Key] = &[
     required("disk", Shape::Size, "\"40GiB\"", "The size of the system disk."),
     defaulted("iommu", Shape::Bool, "false", "true", "Whether the machine gets an IOMMU."),
+    defaulted("ssd", Shape::Size, "\"16GiB\"", "\"64GiB\"", "The size of each disk for data."),
 ];
 
 const RUN_AS: Key = defaulted(

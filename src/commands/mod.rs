@@ -10,9 +10,12 @@ mod diff;
 pub mod fetch;
 mod generate;
 mod generations;
+mod image;
 mod init;
+mod lab;
 mod lint;
 mod load;
+mod media;
 mod nodes;
 mod reference;
 mod report;
@@ -71,9 +74,12 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Disarm(args) => arm::disarm(args),
         Verb::Status(args) => status::run(args),
         Verb::Fetch(args) => fetch::verb(args, color),
+        Verb::Media(verb) => media::run(verb, color),
         Verb::Plan(args) => daos::plan(args, color),
         Verb::Explain(args) => daos::explain(args),
         Verb::Init(args) => init::run(args),
+        Verb::Image(args) => image::run(args, color),
+        Verb::Lab(verb) => lab::run(verb, color),
         Verb::Generate(GenerateVerb::Hw(args)) => generate::hw(args),
         Verb::Secrets(SecretsVerb::Init(args)) => secrets::verb(args, color),
         Verb::Certs(verb) => certs::verb(verb, color),

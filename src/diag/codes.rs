@@ -124,6 +124,8 @@ pub const POOL_RANKS: Code = Code("NF552");
 pub const CONTAINERS_WITHOUT_AGENT: Code = Code("NF553");
 pub const CONTAINER_OWNER: Code = Code("NF554");
 pub const POOL_PROPERTY: Code = Code("NF555");
+pub const NO_VM: Code = Code("NF560");
+pub const NOT_EMULATED: Code = Code("NF561");
 
 pub const LOW_MEMORY: Code = Code("DAOS-214");
 pub const UNKNOWN_ROLE: Code = Code("DAOS-308");
@@ -285,6 +287,8 @@ pub const MEANINGS: &[Meaning] = &[
     },
     Meaning { code: CONTAINER_OWNER, title: "containers in a pool that root may not use" },
     Meaning { code: POOL_PROPERTY, title: "an unknown property of a pool" },
+    Meaning { code: NO_VM, title: "a lab of hardware that is no virtual machine" },
+    Meaning { code: NOT_EMULATED, title: "hardware that QEMU cannot be given" },
 ];
 
 /// Every code of DAOS's own that nodeforge knows, by number (DAOS `src/control/fault/code/codes.go`).

@@ -16,7 +16,7 @@ mod archive;
 mod cache;
 mod checksum;
 mod http;
-mod iso;
+pub mod iso;
 mod location;
 mod magic;
 mod part;

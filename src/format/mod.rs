@@ -3,7 +3,8 @@
 //! The same tree gives the same bytes everywhere: entries in path order, owned by root,
 //! with one constant time. [`newc`] and [`tar`] write and read the plain archives, [`gzip`]
 //! packs them, [`digest`] names bytes. [`pack`] does all of it for one archive and reads
-//! the result back before anybody sees it. Nothing in here knows what a node is.
+//! the result back before anybody sees it. [`fat`] makes small volumes that firmware and
+//! installers mount, [`qcow2`] a disk on top of another. Nothing in here knows what a node is.
 
 use std::cell::Cell;
 use std::io;
@@ -14,8 +15,10 @@ use crate::format::digest::Digest;
 use crate::tree::{Entry, FileTree, Mode, Placed, TreePath};
 
 pub mod digest;
+pub mod fat;
 pub mod gzip;
 pub mod newc;
+pub mod qcow2;
 pub mod tar;
 
 /// The time of everything in an artefact, in seconds since the Unix epoch:

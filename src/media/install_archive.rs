@@ -14,6 +14,9 @@ pub const OVERLAY: &str = "nodeforge-overlay.tar.gz.ks";
 /// The digests of the shared layers.
 pub const LAYER_SUMS: &str = "nodeforge-SHA256SUMS.ks";
 
+/// The node's bundle of secrets.
+pub const SECRETS: &str = "nodeforge-secrets.tar.gz.ks";
+
 /// The name of a shared layer.
 pub fn layer(role: &str) -> String {
     format!("nodeforge-layer-{role}.tar.gz.ks")

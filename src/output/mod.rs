@@ -32,7 +32,7 @@ use crate::manifest::{Manifest, SecretEntry, SecretManifest};
 use crate::output::disk::{PUBLIC, named};
 use crate::units::ByteSize;
 
-mod disk;
+pub(crate) mod disk;
 mod generations;
 mod hold;
 mod inputs;
@@ -41,6 +41,7 @@ mod rollback;
 mod stage;
 mod sweep;
 mod verify;
+pub mod whole_file;
 
 pub use generations::{ListedGeneration, Stored, generations};
 pub use hold::{Held, current, hold, hold_current, store_path};

@@ -51,6 +51,10 @@ pub const OWN_PATHS: &[&[&str]] = &[
     &["root_hash"],
 ];
 
+/// Module streams that are disabled: pmdk's libpmemobj is older than the one DAOS brings (DAOS's
+/// own utils/scripts/helpers/repo-helper-el8.sh disables it).
+pub const DISABLED_MODULES: [&str; 1] = ["pmdk"];
+
 impl KindKickstart {
     /// `layers` are the kind's shared layers in the order of unpacking.
     pub fn of(cluster: &Cluster, kind: &Kind, layers: &[String]) -> Self {
@@ -76,9 +80,7 @@ impl KindKickstart {
             url: tree_url(os, "BaseOS"),
             proxy: None,
             repos: repos(cluster, os),
-            // The stream's libpmemobj is older than the one DAOS brings (DAOS's own
-            // utils/scripts/helpers/repo-helper-el8.sh disables it).
-            disabled_modules: vec!["pmdk".into()],
+            disabled_modules: DISABLED_MODULES.map(str::to_owned).into(),
             packages,
             excluded_packages: excluded,
             services: os.services.iter().cloned().collect(),
@@ -157,7 +159,7 @@ pub fn kernel_args(kind: &Kind) -> Vec<String> {
 }
 
 /// Excluded and wanted packages.
-fn packages(os: &Os) -> (Vec<String>, Vec<String>) {
+pub fn packages(os: &Os) -> (Vec<String>, Vec<String>) {
     let (excluded, wanted): (Vec<&String>, Vec<&String>) =
         os.packages.keys().partition(|package| package.starts_with('-'));
     let excluded = excluded.into_iter().map(|package| package[1..].to_owned()).collect();

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod install;
 pub mod kickstart;
+pub mod media_scripts;
 pub mod node_plan;
 pub mod overlay;
 mod owners;

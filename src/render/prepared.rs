@@ -17,6 +17,7 @@ use crate::overlay::{self, LibraryFiles};
 use crate::render::context::{ClusterContext, KindContext, NodeContext};
 use crate::render::install::{KindKickstart, NodeFiles};
 use crate::render::kickstart;
+use crate::render::media_scripts::{self, MediaScripts};
 use crate::render::overlay::{OverlayUse, Renderer, Scope};
 use crate::render::owners;
 use crate::render::template::{SettledSet, TemplateError, Templates, Values};
@@ -34,6 +35,7 @@ pub struct Prepared<'a> {
     templates: Templates,
     /// What every kickstart begins with.
     scripts: String,
+    media_scripts: MediaScripts,
     /// Where the text of each of those templates is.
     sources: BTreeMap<String, SourceId>,
     /// Of the whole cluster, without what grows with it and no kind or node asks for: a copy
@@ -75,7 +77,8 @@ pub fn prepare<'a>(
     let overlays = Renderer::new(overlays, sources, problems);
     let mut templates = Templates::new();
     let mut template_sources = BTreeMap::new();
-    let texts = texts(library, kickstart::FILES.iter().chain(further).copied(), problems);
+    let names = kickstart::FILES.iter().chain(&media_scripts::FILES).chain(further);
+    let texts = texts(library, names.copied(), problems);
     for name in further {
         let Some((shown, text)) = texts.get(name) else { continue };
         template_sources.insert((*name).to_owned(), sources.add(shown.clone(), (*text).to_owned()));
@@ -108,6 +111,7 @@ pub fn prepare<'a>(
     let mut prepared = Prepared {
         cluster,
         scripts: parts.scripts,
+        media_scripts: MediaScripts::of(text_of),
         shared_values,
         overlays,
         templates,
@@ -328,6 +332,11 @@ impl<'a> Prepared<'a> {
     /// What the kickstarts of all nodes begin with.
     pub fn kickstart_scripts(&self) -> &str {
         &self.scripts
+    }
+
+    /// The scripts of media that are not a kickstart's.
+    pub fn media_scripts(&self) -> &MediaScripts {
+        &self.media_scripts
     }
 
     pub fn templates(&self) -> &Templates {

@@ -55,19 +55,22 @@ impl Node {
             Start::Install => installer(self.name),
             Start::Boot => initrd(),
         };
-        // What the plan asks for, and what makes guests quicker and quieter: with iommu=pt the
-        // IOMMU is there, and the kernel's own drivers go past it. A loaded host is late with
-        // the timer interrupts that the kernel counts at its start, and panics without.
+        // What the plan asks for, and what makes guests quicker.
         let line = format!(
-            "console=tty0 console=ttyS0,115200 intel_iommu=on transparent_hugepage=never loglevel=4 panic=-1 \
-             mitigations=off iommu=pt no5lvl no_timer_check \
-             systemd.show_status=0 {more}"
+            "console=tty0 console=ttyS0,115200 intel_iommu=on transparent_hugepage=never \
+             {QUICK} {more}"
         );
         let mac = format!("52:54:00:77:00:1{}", self.name.trim_start_matches("node"));
         let arguments = self.machine.arguments(&self.disks, &mac, &lan.netdev(self.name));
         Guest::start_with_shell(self.name, &support::guest_kernel(), &initrd, &line, arguments)
     }
 }
+
+/// What makes guests quicker and quieter: with iommu=pt the IOMMU is there, and the kernel's own
+/// drivers go past it. A loaded host is late with the timer interrupts that the kernel counts at
+/// its start, and panics without no_timer_check.
+pub const QUICK: &str = "loglevel=4 panic=-1 mitigations=off iommu=pt no5lvl no_timer_check \
+                         systemd.show_status=0";
 
 /// A folder for a test's disks, empty.
 #[track_caller]
@@ -116,7 +119,7 @@ fn initrd() -> PathBuf {
 /// That initrd and, behind it, what `stand_in/install` puts on the system disk of `node`: what
 /// packages would bring, the node's archives, and the scripts of its kickstart.
 #[track_caller]
-fn installer(node: &str) -> PathBuf {
+pub fn installer(node: &str) -> PathBuf {
     let tree = support::scratch();
     let seed = tree.path().join("seed");
     let kickstart = std::fs::read_to_string(built().join(format!("nodes/{node}/kickstart.ks")));

@@ -359,6 +359,25 @@ impl Drop for Guest {
     }
 }
 
+/// What `command` says to the root shell behind `socket`, of a guest that somebody else started.
+///
+/// # Panics
+///
+/// Panics if it fails or does not end within `timeout`.
+#[track_caller]
+pub fn run_in_shell(socket: &Path, command: &str, timeout: Duration) -> String {
+    let mut shell = UnixStream::connect(socket).unwrap();
+    shell.set_read_timeout(Some(timeout)).unwrap();
+    writeln!(shell, "{}", BASE64_STANDARD.encode(command)).unwrap();
+    let mut lines = BufReader::new(shell).lines();
+    let answer = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains(' '))).unwrap();
+    let answer = answer.unwrap();
+    let (status, said) = answer.trim().split_once(' ').expect("it has a space");
+    let said = String::from_utf8(BASE64_STANDARD.decode(said).unwrap()).unwrap();
+    assert_eq!(status, "0", "`{command}`: {said}");
+    said
+}
+
 /// `tmp/boot/TEST/GUEST.console` in the target folder: to look at while a test runs.
 fn copy_of_console(guest: &str) -> File {
     let thread = std::thread::current();

@@ -186,7 +186,7 @@ fn layer(folder: &Path, name: &str, base: &Path, format: &str) -> PathBuf {
 
 /// An empty filesystem as the kickstart's `part --label=DAOSMETA --fstype=xfs` makes it.
 #[track_caller]
-fn blank_metadata(folder: &Path) -> PathBuf {
+pub fn blank_metadata(folder: &Path) -> PathBuf {
     let path = folder.join("blank-meta");
     std::fs::File::create(&path).unwrap().set_len(512 << 20).unwrap();
     let output = support::command("mkfs.xfs")

@@ -9,14 +9,18 @@
 //! * [`machine`], [`lan`]: the emulated hardware, and the network between guests.
 //! * [`bench`]: the nodes of lab.toml, installed on a stand-in for AlmaLinux.
 //! * [`rollout`]: several nodes until the storage is formatted, and after.
+//! * [`media`]: from firmware and an ISO or a volume to the installer.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
+//! * [`lab`]: the program's own lab, from one command to a formatted system, and its end.
 //! * [`preflight`]: one node, in hardware that is not as planned.
 
 mod bench;
 mod guest;
 mod initrd;
+mod lab;
 mod lan;
 mod machine;
+mod media;
 mod network;
 mod preflight;
 mod rollout;
@@ -29,6 +33,8 @@ use crate::support::listing::{self, Listing};
 use crate::support::{self, KERNEL, STAND_IN};
 
 use guest::{Guest, Turn};
+
+pub use initrd::tree_with;
 
 /// What boot tests need installed; see [`support::lacks`].
 pub const NEEDS: [&str; 4] = ["qemu-system-x86_64", "busybox", "cpio", KERNEL];

@@ -3,7 +3,7 @@
 
 mod disks;
 mod judges;
-mod machine;
+pub mod machine;
 mod overlay;
 mod target;
 

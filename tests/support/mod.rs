@@ -53,6 +53,14 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// `PATH` with all folders where [`find_program`] looks.
+pub fn path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let folders = std::iter::once(tools_dir().join("python/bin"));
+    std::env::join_paths(folders.chain(std::env::split_paths(&path)).chain(more)).unwrap()
+}
+
 /// Where `program` is that every machine with the tests has; see [`find_program`].
 #[track_caller]
 pub fn program(program: &str) -> PathBuf {
@@ -105,6 +113,19 @@ pub fn fakes() -> &'static Path {
 /// Debian's cloud kernel, as `scripts/setup-tests` unpacked it.
 pub fn guest_kernel() -> PathBuf {
     tools_dir().join("kernel/vmlinuz")
+}
+
+/// A module of the guest kernel by its path below `kernel/`, such as `fs/fat/vfat.ko`.
+///
+/// # Panics
+///
+/// Panics where `scripts/setup-tests` did not take it.
+pub fn guest_module(path: &str) -> PathBuf {
+    let mut kernels = std::fs::read_dir(tools_dir().join("kernel/modules")).unwrap();
+    let kernel = kernels.next().expect("there is a kernel").unwrap().path();
+    let module = kernel.join("kernel").join(path);
+    assert!(module.is_file(), "{}: run scripts/setup-tests", module.display());
+    module
 }
 
 /// `test-tools` in the target folder, filled by `scripts/setup-tests`.

@@ -157,7 +157,8 @@ fn hw(
         disk_boot: disk_boot.map_or(default_disk_boot, |disk_boot| disk_boot.value),
         vm: table.table("vm").and_then(|vm| {
             let disk = reader.size(vm, "disk")?;
-            Some(Vm { disk: disk.value, has_iommu: reader.truth(vm, "iommu", false).value })
+            let ssd = reader.size(vm, "ssd").map_or(Vm::SSD, |ssd| ssd.value);
+            Some(Vm { disk: disk.value, has_iommu: reader.truth(vm, "iommu", false).value, ssd })
         }),
     }
 }
