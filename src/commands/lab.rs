@@ -24,6 +24,8 @@ use crate::vm::{DiskUse, Machine, WayOut};
 
 /// How often consoles are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// As much of a console's line as the table shows, in characters.
+const MAX_LINE: usize = 120;
 /// What guests without a switch, or of another cluster, are given to shut down.
 const CLEAN_UP: Duration = Duration::from_secs(30);
 
@@ -254,7 +256,8 @@ fn table(nodes: &[NodeStatus]) -> String {
             (Progress::Ready, _) => ("ready", &node.last_line),
             (Progress::Failed(why), _) => ("failed", why),
         };
-        [node.name.clone(), pid, state.to_owned(), line.clone()]
+        let line = line.chars().take(MAX_LINE).collect();
+        [node.name.clone(), pid, state.to_owned(), line]
     }));
     let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..4).map(width).collect();

@@ -355,7 +355,7 @@ fn numa_nodes(kind: &Kind, n_cores: u32) -> Vec<u32> {
 fn shared_by_need(mut cores: Vec<u32>, needed: &[u32]) -> Vec<u32> {
     loop {
         let poor = (0..cores.len()).find(|at| cores[*at] < needed[*at]);
-        let rich = (0..cores.len()).rev().max_by_key(|at| cores[*at].saturating_sub(needed[*at]));
+        let rich = (0..cores.len()).max_by_key(|at| cores[*at].saturating_sub(needed[*at]));
         match (poor, rich.filter(|at| cores[*at] > needed[*at])) {
             (Some(poor), Some(rich)) => {
                 cores[rich] -= 1;

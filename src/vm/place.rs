@@ -3,7 +3,7 @@
 //! The first bus takes devices at any slot that the chipset leaves. A planned address on
 //! another bus needs a root bus of that neighbourhood (`pxb-pcie`) and a root port on it for
 //! each bus in a row: firmware numbers the buses behind ports one after another, so the row
-//! 81, 82 comes of a root bus 80 with two ports. Seen with SeaBIOS.
+//! 81, 82 comes of a root bus 80 with two ports. Seen with SeaBIOS and OVMF.
 
 use std::collections::{BTreeMap, BTreeSet};
 
