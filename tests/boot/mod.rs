@@ -12,17 +12,17 @@
 //! * [`media`]: from firmware and an ISO or a volume to the installer.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
 //! * [`lab`]: the program's own lab, from one command to a formatted system, and its end.
-//! * [`preflight`]: one node, in hardware that is not as planned.
+//! * [`hardware`]: one node, in hardware that is not as planned.
 
 mod bench;
 mod guest;
+mod hardware;
 mod initrd;
 mod lab;
 mod lan;
 mod machine;
 mod media;
 mod network;
-mod preflight;
 mod rollout;
 
 use std::path::Path;

@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 
 use super::bench::{BOOT_TIMEOUT, COMMAND_TIMEOUT, Node, Start, scratch};
 use super::guest::{Guest, Turn};
+use super::hardware::verdicts;
 use super::lacks_for_nodes;
 use super::lan::Lan;
 use super::machine::Disks;
-use super::preflight::verdicts;
 
 const NODES: [&str; 3] = ["node0", "node1", "node2"];
 
