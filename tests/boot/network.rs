@@ -558,21 +558,16 @@ fn uefi_installs_by_grub() {
 
 #[test]
 fn uefi_boots_by_snponly_and_ipxe_beside_the_sites_dhcp() {
-    if support::lacks(&NEEDS) {
-        return;
-    }
-    let (turn, net) = (Turn::wait(), Net::new());
-    let bench = Bench::new(&[("snponly.efi", "/usr/lib/ipxe/snponly.efi".as_ref())]);
-    let _site = net.start_dhcp_of_site(&[]);
-    let _server = bench.serve(&net, &["--proxy-dhcp", "--answer-strangers"]);
-    let machines = Machines::new(&turn, &net, bench.path(), Firmware::Uefi);
-    machines.assert_others_boot_from_disk(UEFI);
-    bench.arm("uefi");
-    machines.assert_installs("uefi", UEFI);
+    boots_by_snponly_beside_the_sites_dhcp(Firmware::Uefi);
 }
 
 #[test]
 fn uefi_boots_by_http_beside_the_sites_dhcp() {
+    boots_by_snponly_beside_the_sites_dhcp(Firmware::UefiHttp);
+}
+
+#[track_caller]
+fn boots_by_snponly_beside_the_sites_dhcp(firmware: Firmware) {
     if support::lacks(&NEEDS) {
         return;
     }
@@ -580,7 +575,7 @@ fn uefi_boots_by_http_beside_the_sites_dhcp() {
     let bench = Bench::new(&[("snponly.efi", "/usr/lib/ipxe/snponly.efi".as_ref())]);
     let _site = net.start_dhcp_of_site(&[]);
     let _server = bench.serve(&net, &["--proxy-dhcp", "--answer-strangers"]);
-    let machines = Machines::new(&turn, &net, bench.path(), Firmware::UefiHttp);
+    let machines = Machines::new(&turn, &net, bench.path(), firmware);
     machines.assert_others_boot_from_disk(UEFI);
     bench.arm("uefi");
     machines.assert_installs("uefi", UEFI);
