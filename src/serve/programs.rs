@@ -117,6 +117,7 @@ pub fn findings<E: std::fmt::Display>(
         findings.push(Finding::Told(format!("{firmware}: {program}{way}, {then}")));
     }
     findings.push(Finding::Told(format!("iPXE: {}", programs.script)));
+    findings.extend(unreachable_archives(manifest, programs));
     for (name, needs) in [&BIOS[..], &UEFI[..]].concat() {
         if !has(manifest, name) {
             continue;
@@ -132,6 +133,24 @@ pub fn findings<E: std::fmt::Display>(
         }
     }
     findings
+}
+
+/// GRUB 2.02 to 2.06 asks port 80 whatever the URL says (their grub-core/net/http.c has it as
+/// `HTTP_PORT`), and HTTP is how it gets a node's install.cpio.gz.
+fn unreachable_archives(manifest: &Manifest, programs: &Programs) -> Option<Finding> {
+    let program = programs.uefi.as_deref().filter(|name| name.starts_with("grub/"))?;
+    let url = &manifest.boot.as_ref()?.url;
+    let rest = url.strip_prefix("http://")?;
+    let (_, port) = rest.split('/').next()?.rsplit_once(':').filter(|(_, port)| *port != "80")?;
+    // The kickstart of a node that boots with the archive is in there.
+    let mut boots = manifest.nodes.values().filter_map(|node| node.boot.as_ref());
+    boots.any(|boot| boot.arguments.contains("inst.ks=file:")).then(|| {
+        Finding::Missing(format!(
+            "UEFI: {program} gets install.cpio.gz by HTTP, for which most versions of GRUB ask port \
+             80, not {port}: let boot.url have no port, or put snponly.efi into the folder of boot \
+             programs and take away {program}"
+        ))
+    })
 }
 
 /// What is wrong with a program, judged by its first bytes.
@@ -166,7 +185,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::manifest::{ClusterBoot, FileEntry, Folder, PxeEntry, Reproducible};
+    use crate::manifest::{
+        ClusterBoot, FileEntry, Folder, NodeBoot, NodeEntry, PxeEntry, Reproducible,
+    };
 
     fn manifest(names: &[&str]) -> Manifest {
         let mut manifest = Manifest::new("lab3", Reproducible::Yes);
@@ -247,6 +268,30 @@ mod tests {
                 told("iPXE: http://192.168.3.1:8080/pxe/boot.ipxe"),
             ]
         );
+    }
+
+    #[test]
+    fn grub_that_would_ask_the_wrong_port_is_named() {
+        let mut manifest = manifest(&["grub/grubx64.efi"]);
+        let mut said = |url: &str, arguments: &str| {
+            manifest.boot.as_mut().unwrap().url = url.to_owned();
+            let boot = NodeBoot { arguments: arguments.to_owned(), ..NodeBoot::default() };
+            let node = NodeEntry {
+                roles: Vec::new(),
+                layers: Vec::new(),
+                macs: Vec::new(),
+                release: "8.9".to_owned(),
+                folder: Folder::of(BTreeMap::new()),
+                boot: Some(boot),
+            };
+            manifest.nodes.insert("node0".to_owned(), node);
+            let said = findings(&manifest, &Programs::of(&manifest), head);
+            said.iter().any(|it| matches!(it, Finding::Missing(text) if text.contains("not 8080")))
+        };
+        assert!(said("http://192.168.3.1:8080", "inst.ks=file:/ks.cfg"));
+        assert!(!said("http://192.168.3.1", "inst.ks=file:/ks.cfg"));
+        assert!(!said("http://192.168.3.1:80/lab", "inst.ks=file:/ks.cfg"));
+        assert!(!said("http://192.168.3.1:8080", "inst.ks=http://192.168.3.1:8080/nodes/n.ks"));
     }
 
     #[test]
