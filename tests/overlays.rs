@@ -259,7 +259,7 @@ fn only_directives_of_systemd_239_are_used() {
         "Unit.After",
         "Unit.ConditionPathExists",
         "Unit.Before",
-        "Unit.Requires",
+        "Unit.BindsTo",
         "Unit.RequiresMountsFor",
         "Unit.StartLimitIntervalSec",
         "Unit.StartLimitBurst",
