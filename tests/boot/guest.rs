@@ -306,20 +306,46 @@ impl Guest {
     /// QEMU's own caches are written.
     #[track_caller]
     pub fn quit(mut self) {
-        self.ask_to_quit().expect("QEMU answers on its control socket");
+        self.tell_qemu("quit");
         assert!(self.process.wait().expect("QEMU is our child").success());
     }
 
-    /// QEMU's docs/interop/qmp-spec: capabilities are negotiated before the first command.
-    fn ask_to_quit(&self) -> std::io::Result<()> {
+    /// Lets `look` see the disks as they would be found after a power cut at this moment: the
+    /// guest stands still, and what it has flushed is in their files.
+    #[track_caller]
+    pub fn paused<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.tell_qemu("stop");
+        let seen = look();
+        self.tell_qemu("cont");
+        seen
+    }
+
+    #[track_caller]
+    fn tell_qemu(&self, command: &str) {
+        let told = self.try_to_tell_qemu(command);
+        told.unwrap_or_else(|fault| panic!("{}: `{command}` by QMP: {fault}", self.name));
+    }
+
+    /// QEMU's docs/interop/qmp-spec: capabilities are negotiated before the first command, and
+    /// events come between the answers.
+    fn try_to_tell_qemu(&self, command: &str) -> std::io::Result<()> {
         let mut control = self.connect("qmp");
         control.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut answers = BufReader::new(control.try_clone()?);
         let mut answer = String::new();
         answers.read_line(&mut answer)?;
-        for command in ["qmp_capabilities", "quit"] {
+        for command in ["qmp_capabilities", command] {
             writeln!(control, "{{\"execute\": \"{command}\"}}")?;
-            answers.read_line(&mut answer)?;
+            loop {
+                answer.clear();
+                let n_read = answers.read_line(&mut answer)?;
+                if n_read == 0 || answer.contains("\"return\"") {
+                    break;
+                }
+                if answer.contains("\"error\"") {
+                    return Err(std::io::Error::other(answer));
+                }
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::guest::{Guest, Turn};
 use super::lacks_for_nodes;
 use super::lan::Lan;
 use super::machine::{Disks, NicSlot};
-use super::rollout::daos_stays_down;
+use super::rollout::{at_once, daos_stays_down};
 
 /// Verdicts of preflight in this boot, once it has ended, that are not ok.
 #[track_caller]
@@ -31,9 +31,8 @@ fn assert_fatal(guest: &mut Guest, expected: &[(&str, &str)]) {
         let is_it = |line: &&&String| line.starts_with(&begin) && line.contains(measured);
         assert_eq!(fatal.iter().filter(is_it).count(), 1, "{check}: {found:#?}");
         // The console has had it, too.
-        assert_eq!(guest.lines_with(&begin).len(), 1);
+        assert!(!guest.lines_with(&begin).is_empty(), "{begin}");
     }
-    daos_stays_down(guest);
 }
 
 /// Two servers, for two cores, that deviate from the plan in all ways that do not hide each
@@ -56,6 +55,9 @@ fn hardware_that_is_not_as_planned_keeps_daos_down() {
     odd.machine.nic_slot = NicSlot::Other;
 
     let mut guests = [poor.start(&lans[0], Start::Install), odd.start(&lans[1], Start::Install)];
+    // A restart while the steps run waits for them, too; those further below run them again.
+    guests[0].wait_for("nodeforge-firstboot: 10-owners: done", BOOT_TIMEOUT);
+    daos_stays_down(&mut guests[0]);
     assert_fatal(
         &mut guests[0],
         &[
@@ -71,5 +73,6 @@ fn hardware_that_is_not_as_planned_keeps_daos_down() {
             ("nvme:0000:81:00.0", "there is nothing at 0000:81:00.0"),
         ],
     );
+    at_once(&mut guests, daos_stays_down);
     guests.into_iter().for_each(Guest::quit);
 }

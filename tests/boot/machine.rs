@@ -146,6 +146,23 @@ impl Disks {
         }
     }
 
+    /// A copy, in `folder`, of what these are at this moment.
+    #[track_caller]
+    pub fn frozen_in(&self, folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let freeze = |name, disk: &PathBuf| {
+            let path = folder.join(format!("{name}.qcow2"));
+            std::fs::copy(disk, &path).unwrap();
+            path
+        };
+        Self {
+            folder: folder.to_owned(),
+            system: freeze("system", &self.system),
+            meta: self.meta.as_ref().map(|meta| freeze("meta", meta)),
+            ssd: self.ssd.as_ref().map(|ssd| freeze("ssd", ssd)),
+        }
+    }
+
     /// With a system disk that is to be installed anew.
     pub fn with_new_system(mut self) -> Self {
         self.system = layer(&self.folder, "new-system", &support::stand_in_system(), "raw");

@@ -24,7 +24,9 @@ struct FormattedCluster {
     admin: Disks,
     server: Disks,
     client: Disks,
-    /// While the second server was off, after more rounds than a format needs.
+    /// The admin's disks when dmg had formatted, and had not come to tell the orchestrator.
+    power_cut: Disks,
+    /// Before the second server let DAOS start, after more rounds than a format needs.
     n_formats_before: usize,
     /// Superblocks on the admin's disks then.
     superblocks_before: String,
@@ -43,17 +45,24 @@ fn first_boot() -> FormattedCluster {
         Node::new("node1", Disks::of_server(&folder.join("node1"))),
         Node::new("node2", Disks::of_client(&folder.join("node2"))),
     ];
-    let mut admin = nodes[0].start(&lan, Start::Install);
+    let mut admin = nodes[0].start_with(&lan, Start::Install, "boot_test.hold=format");
     let client = nodes[2].start(&lan, Start::Install);
     let waits = "nodeforge-format: waiting for node1 (";
     admin.wait_for_both(waits, "; nothing is formatted until all servers are there", BOOT_TIMEOUT);
+
+    let mut late = nodes[1].start(&lan, Start::Install);
     for _ in 0..3 {
         admin.wait_for("nodeforge-boot-test: dmg network scan", BOOT_TIMEOUT);
     }
+    late.wait_for("nodeforge-firstboot: 90-preflight: done", BOOT_TIMEOUT);
     let n_formats_before = n_formats_of(&mut admin);
     let superblocks_before = admin.run("find /var/lib/daos -name superblock", COMMAND_TIMEOUT);
 
-    let late = nodes[1].start(&lan, Start::Install);
+    admin.wait_for(FORMAT_ENDED, BOOT_TIMEOUT);
+    assert_eq!(admin.lines_with(FORMATTED), [""; 0]);
+    let power_cut = admin.paused(|| nodes[0].disks.frozen_in(&folder.join("power-cut")));
+    admin.run("touch /run/nodeforge-test-go-on", COMMAND_TIMEOUT);
+
     let mut guests = [admin, late, client];
     guests[0].wait_for_any_time(FORMATTED, BOOT_TIMEOUT);
     wait_until_ready(&mut guests);
@@ -65,6 +74,7 @@ fn first_boot() -> FormattedCluster {
         admin,
         server,
         client,
+        power_cut,
         n_formats_before,
         superblocks_before,
         states,
@@ -155,26 +165,18 @@ fn an_admin_that_lost_power_right_after_the_format_does_not_format_again() {
         return;
     }
     let _turn = Turn::wait();
+    let formatted = &*FORMATTED_CLUSTER;
     let folder = scratch("power-cut");
     let lan = Lan::new(&NODES);
-    let admin = Node::new("node0", Disks::of_server(&folder.join("node0")));
-    let server = Node::new("node1", Disks::of_server(&folder.join("node1")));
-    let mut running = server.start(&lan, Start::Install);
-    let mut cut_off = admin.start_with(&lan, Start::Install, "boot_test.hang=format");
-    // dmg has formatted, and has not come to tell the orchestrator.
-    cut_off.wait_for(FORMAT_ENDED, BOOT_TIMEOUT);
-    assert_eq!(cut_off.lines_with(FORMATTED), [""; 0]);
-    cut_off.quit();
-
-    let mut admin = admin.start(&lan, Start::Boot);
-    admin.wait_for(FORMATTED_ALREADY, BOOT_TIMEOUT);
-    wait_until_ready(std::slice::from_mut(&mut admin));
-    wait_until_ready(std::slice::from_mut(&mut running));
-    assert_eq!(n_formats_of(&mut admin), 0);
-    state_of(&mut admin);
-    state_of(&mut running);
-    admin.quit();
-    running.quit();
+    let disks = [("node0", &formatted.power_cut), ("node1", &formatted.server)];
+    let mut guests = disks.map(|(name, disks)| {
+        Node::new(name, disks.copy_to(&folder.join(name))).start(&lan, Start::Boot)
+    });
+    guests[0].wait_for_any_time(FORMATTED_ALREADY, BOOT_TIMEOUT);
+    wait_until_ready(&mut guests);
+    assert_eq!(guests.each_mut().map(n_formats_of), [0, 0]);
+    assert_eq!(guests.each_mut().map(state_of), formatted.states);
+    guests.into_iter().for_each(Guest::quit);
 }
 
 #[test]
@@ -229,8 +231,8 @@ fn servers_that_lost_their_metadata_leave_used_ssds_alone() {
         let reason = guest.wait_for("nodeforge-preflight: FATAL nvme:0000:81:00.0: ", BOOT_TIMEOUT);
         assert!(reason.contains("holds data of DAOS, but engine 0 has no superblock"), "{reason}");
         guest.wait_for("nodeforge-firstboot: 90-preflight: FAILED: ", BOOT_TIMEOUT);
-        daos_stays_down(guest);
     }
+    at_once(&mut guests, daos_stays_down);
     assert_eq!(guests.each_mut().map(n_formats_of), [0, 0]);
     for (guest, before) in guests.iter_mut().zip(&formatted.states) {
         let script = "disk=$(echo /sys/bus/pci/devices/0000:81:00.0/nvme/nvme*/nvme*n1) && \
@@ -239,6 +241,16 @@ fn servers_that_lost_their_metadata_leave_used_ssds_alone() {
         assert_eq!(ssd, before.lines().nth(1).expect("the SSD's digest"));
     }
     guests.into_iter().for_each(Guest::quit);
+}
+
+/// Does the same with all guests, each on a core of its own as far as there are some.
+#[track_caller]
+pub fn at_once(guests: &mut [Guest], act: fn(&mut Guest)) {
+    std::thread::scope(|scope| {
+        for guest in guests {
+            scope.spawn(move || act(guest));
+        }
+    });
 }
 
 /// daos_server does not run, and a restart by hand does not start it.
