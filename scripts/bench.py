@@ -25,6 +25,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import bench_serve  # noqa: E402
+
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 TOOLS = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "test-tools"
 # Cobbler's own list has modules for its web server and LDAP, which need compilers and headers;
@@ -507,7 +510,24 @@ def compare_targets(figures, beside) -> list[str]:
         else:
             shown = f"{cost:,.1f} / {ours:.2f} ms = {cost / ours:,.0f}×"
             targets.add(work, f"≥ {least:,}×", shown, cost >= least * ours)
+    compare_serve(targets, *beside["serve"])
     return targets.rows
+
+
+def compare_serve(targets: Targets, measured, peak) -> None:
+    """The rows of `nodeforge serve` beside nginx."""
+    if measured is None:
+        targets.missing("serve against nginx", "≥ 80 %", peak)
+        return
+    n_failed = sum(row[4] for row in measured)
+    for work, connections, ours, theirs, _ in measured:
+        least = 90 if "MiB" in work else 80
+        work = f"serve against nginx: {work}, {connections} connections"
+        shown = f"{ours:,.0f} / {theirs:,.0f} = {100 * ours / theirs:.0f} %"
+        targets.add(work, f"≥ {least} %", shown, 100 * ours >= least * theirs)
+    targets.add("the same: requests that failed", "0", f"{n_failed:,}", n_failed == 0)
+    most = 64 + 512 * 16 / 1024
+    targets.add("the same: peak memory of nodeforge", f"≤ {most:.0f} MiB", f"{peak:.0f} MiB", peak <= most)
 
 
 def main() -> None:
@@ -531,6 +551,8 @@ def main() -> None:
         beside["images"] = thin_images(nodeforge, top / "images")
         (top / "media").mkdir()
         beside["media"] = media(nodeforge, top / "media")
+        (top / "serve").mkdir()
+        beside["serve"] = bench_serve.rows(nodeforge, top / "serve")
         beside["ansible"] = ansible(nodeforge, top / "10")
         beside["cobbler"] = cobbler(nodeforge, top / "10")
     targets = compare_targets(figures, beside)
@@ -550,7 +572,8 @@ def main() -> None:
         "formats newc, deflates at level 1 and writes one file a node; our overlay part renders,",
         "packs, reads back and writes the same archive. Ansible's template module writes six files a",
         "node, on this machine without ssh. Cobbler's own templar renders a kickstart and three boot",
-        "menus a node, without its daemon and database.",
+        "menus a node, without its daemon and database. nginx sends the same files without asking who",
+        "may have them; client and servers share the processors.",
         "",
         "## All figures",
         "",

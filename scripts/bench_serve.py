@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""Measures `nodeforge serve` beside nginx, on the same files in the same run.
+"""Measures `nodeforge serve` beside nginx, on the same files in the same run: `make bench` does.
 
-    scripts/bench-serve.py NODEFORGE [NGINX [WRK]]
+    scripts/bench_serve.py NODEFORGE
 
 1,000 kickstarts of armed nodes (for nodeforge each is checked against the state, for nginx it
-is a file) and one image of 100 MB, by wrk. Prints a table; nothing is asserted, as figures of a
+is a file), their overlays, and one image of 100 MB, by wrk. Nothing is asserted, as figures of a
 busy machine say little.
 """
 
 import json
 import os
 import pathlib
+import platform
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +25,8 @@ import bench  # noqa: E402
 
 N_NODES = 1_000
 SECONDS = 5
+IMAGE_BYTES = 100_000_000
+PACKAGES = ("nginx", "wrk", "libluajit-5.1-2")
 
 WRK = """\
 local paths = {}
@@ -60,14 +64,14 @@ def wait_for(port: int) -> None:
                 return
 
 
-def load(wrk: str, folder: pathlib.Path, port: int, paths: list, connections: int, close: bool):
-    """Requests a second, bytes a second, and errors."""
+def load(wrk, folder: pathlib.Path, port: int, paths: list, connections: int, close: bool, environment):
+    """Requests a second, bytes a second, and how many requests failed."""
     (folder / "paths").write_text("\n".join(paths) + "\n")
     header = 'wrk.headers["Connection"] = "close"' if close else ""
     (folder / "load.lua").write_text(WRK % (folder / "paths", header))
     command = [wrk, "-t1", f"-c{connections}", f"-d{SECONDS}s", "--timeout", "30s",
                "-s", str(folder / "load.lua"), f"http://127.0.0.1:{port}"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
     number, unit = re.search(r"Transfer/sec:\s+([\d.]+)(\w+)", said).groups()
     errors = sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", said)))
@@ -82,58 +86,101 @@ def peak_mib(pid: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
+def tools() -> tuple[dict, str | None]:
+    """Paths of nginx and wrk and of wrk's library, unpacked from their packages: installed, nginx
+    would be a service of this machine. Or why they are not there."""
+    folder = bench.TOOLS / "peer-nginx"
+    found = {
+        "nginx": folder / "usr/sbin/nginx",
+        "wrk": folder / "usr/bin/wrk",
+        "libraries": folder / "usr/lib" / f"{platform.machine()}-linux-gnu",
+    }
+    if all(path.exists() for path in found.values()):
+        return found, None
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    download = ["apt-get", "download", "--quiet=2", *PACKAGES]
+    try:
+        done = subprocess.run(download, cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:
+        return {}, "nginx and wrk are taken from Debian's packages, and there is no apt-get"
+    if done.returncode != 0:
+        return {}, f"nginx and wrk cannot be had: {done.stderr.strip().splitlines()[-1:]}"
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+    return found, None
+
+
+def rows(nodeforge: str, folder: pathlib.Path):
+    """Serves 1,000 nodes. Rows (work, connections, ours, nginx's, how many of whose requests failed),
+    requests or MiB a second, and the peak MiB of nodeforge; or (None, why)."""
+    found, fault = tools()
+    if fault:
+        return None, fault
+    wrk = found["wrk"]
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(found["libraries"])}
+    # nginx's workers may run as another user.
+    folder.chmod(0o755)
+    bench.write_cluster(folder, N_NODES)
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "image.bin").write_bytes(os.urandom(IMAGE_BYTES))
+
+    def run(*words):
+        subprocess.run([nodeforge, *words], cwd=folder, check=True, stderr=subprocess.DEVNULL)
+
+    run("build", "cluster.toml", "-o", "out", "--cache", "none", "--boot-programs", "programs")
+    ours, theirs = free_port(), free_port()
+    server = subprocess.Popen(
+        [nodeforge, "serve", "out", "--forwarded", "--listen", f"127.0.0.1:{ours}"],
+        cwd=folder, stderr=subprocess.DEVNULL)
+    (folder / "nginx.conf").write_text(NGINX.format(port=theirs, root=folder / "out/current"))
+    nginx = [found["nginx"], "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    other = subprocess.Popen(nginx, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(ours)
+        wait_for(theirs)
+        manifest = json.loads((folder / "out/current/manifest.json").read_text())
+        run("arm", f"srv[001-{N_NODES - 1:03}]")
+        kickstarts = [f"/nodes/{node}/kickstart.ks" for node in manifest["nodes"]
+                      if node.startswith("srv")]
+        overlays = [f"/nodes/{node}/overlay.tar.gz" for node in manifest["nodes"]]
+
+        def both(paths, connections, close):
+            return [load(wrk, folder, port, paths, connections, close, environment)
+                    for port in (ours, theirs)]
+
+        # Files come to memory, threads to life.
+        both(kickstarts, 64, False)
+        measured = []
+        for what, paths in (("kickstarts of armed nodes", kickstarts), ("overlays", overlays)):
+            for close in (False, True):
+                for connections in (64, 512):
+                    mine, other_one = both(paths, connections, close)
+                    how = "a connection each" if close else "keep-alive"
+                    measured.append((f"{what}, {how}, requests/s", connections, mine[0],
+                                     other_one[0], mine[2] + other_one[2]))
+        for connections in (1, 16):
+            mine, other_one = both(["/pxe/image.bin"], connections, False)
+            measured.append(("an initrd of 100 MB, MiB/s", connections, mine[1] / 2**20,
+                             other_one[1] / 2**20, mine[2] + other_one[2]))
+        return measured, peak_mib(server.pid)
+    finally:
+        for child in (server, other):
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+
+
 def main() -> None:
-    nodeforge = str(pathlib.Path(sys.argv[1]).resolve())
-    nginx = sys.argv[2] if len(sys.argv) > 2 else "nginx"
-    wrk = sys.argv[3] if len(sys.argv) > 3 else "wrk"
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        # nginx's workers may run as another user.
-        folder.chmod(0o755)
-        bench.write_cluster(folder, N_NODES)
-        programs = folder / "programs"
-        programs.mkdir()
-        (programs / "image.bin").write_bytes(os.urandom(100_000_000))
-        run = lambda *words: subprocess.run([nodeforge, *words], cwd=folder, check=True,
-                                            stderr=subprocess.DEVNULL)
-        run("build", "cluster.toml", "-o", "out", "--cache", "none", "--boot-programs", "programs")
-        ours, theirs = free_port(), free_port()
-        server = subprocess.Popen([nodeforge, "serve", "out", "--forwarded",
-                                   "--listen", f"127.0.0.1:{ours}"],
-                                  cwd=folder, stderr=subprocess.DEVNULL)
-        (folder / "nginx.conf").write_text(NGINX.format(port=theirs, root=folder / "out/current"))
-        other = subprocess.Popen([nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")])
-        try:
-            wait_for(ours)
-            wait_for(theirs)
-            manifest = json.loads((folder / "out/current/manifest.json").read_text())
-            run("arm", f"srv[001-{N_NODES - 1:03}]")
-            kickstarts = [f"/nodes/{node}/kickstart.ks" for node in manifest["nodes"]
-                          if node.startswith("srv")]
-            small = [f"/nodes/{node}/overlay.tar.gz" for node in manifest["nodes"]]
-            print("| work | connections | nodeforge | nginx | share | errors |")
-            print("|---|---:|---:|---:|---:|---:|")
-            load(wrk, folder, ours, kickstarts, 64, False)
-            for what, paths in (("kickstarts, checked", kickstarts), ("overlays", small)):
-                for close in (False, True):
-                    for connections in (64, 512):
-                        mine = load(wrk, folder, ours, paths, connections, close)
-                        other_one = load(wrk, folder, theirs, paths, connections, close)
-                        how = "close" if close else "keep-alive"
-                        print(f"| {what}, {how} | {connections} | {mine[0]:,.0f}/s | "
-                              f"{other_one[0]:,.0f}/s | {100 * mine[0] / other_one[0]:.0f} % | "
-                              f"{mine[2]} / {other_one[2]} |", flush=True)
-            for connections in (1, 16):
-                mine = load(wrk, folder, ours, ["/pxe/image.bin"], connections, False)
-                other_one = load(wrk, folder, theirs, ["/pxe/image.bin"], connections, False)
-                print(f"| 100 MB | {connections} | {mine[1] / 2**20:,.0f} MiB/s | "
-                      f"{other_one[1] / 2**20:,.0f} MiB/s | {100 * mine[1] / other_one[1]:.0f} % | "
-                      f"{mine[2]} / {other_one[2]} |", flush=True)
-            print(f"\npeak memory of nodeforge serve: {peak_mib(server.pid):.0f} MiB")
-        finally:
-            for child in (server, other):
-                child.send_signal(signal.SIGTERM)
-                child.wait()
+        measured, peak = rows(str(pathlib.Path(sys.argv[1]).resolve()), pathlib.Path(name))
+    if measured is None:
+        sys.exit(peak)
+    for work, connections, ours, theirs, n_failed in measured:
+        print(f"{work:52} {connections:4} {ours:12,.0f} {theirs:12,.0f} "
+              f"{100 * ours / theirs:4.0f} % {n_failed} failed")
+    print(f"peak memory of nodeforge serve: {peak:.0f} MiB")
 
 
-main()
+if __name__ == "__main__":
+    main()
