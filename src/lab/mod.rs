@@ -23,9 +23,10 @@ pub mod switch;
 pub mod up;
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,13 @@ impl std::ops::Deref for Locked<'_> {
     }
 }
 
+fn no_lab(folder: &Path) -> anyhow::Error {
+    anyhow!(
+        "there is no lab in {}: `nodeforge lab up CLUSTER --base IMAGE` makes one, -d names another",
+        folder.display()
+    )
+}
+
 impl Lab {
     /// The lab in `folder`, which exists.
     ///
@@ -75,12 +83,15 @@ impl Lab {
     ///
     /// Fails if the folder cannot be opened.
     pub fn open(folder: &Path) -> Result<Self> {
-        let open = || -> std::io::Result<Self> {
+        let open = || -> io::Result<Self> {
             let folder = fs::canonicalize(folder)?;
             let open = File::open(&folder)?;
             Ok(Self { folder, open })
         };
-        open().with_context(|| named("opening the lab", folder))
+        match open() {
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Err(no_lab(folder)),
+            opened => opened.with_context(|| named("opening the lab", folder)),
+        }
     }
 
     pub fn folder(&self) -> &Path {
@@ -105,10 +116,7 @@ impl Lab {
     pub fn state(&self) -> Result<LabState> {
         let path = self.path(STATE);
         if !path.exists() {
-            bail!(
-                "{} is no lab: `nodeforge lab up CLUSTER --base IMAGE` makes one, -d names another",
-                self.folder.display()
-            );
+            return Err(no_lab(&self.folder));
         }
         let text = fs::read(&path).with_context(|| named("reading", &path))?;
         serde_json::from_slice(&text).with_context(|| named("reading", &path))
