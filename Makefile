@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo build test test-fast test-boot test-nodes lint bench fuzz release clean
+.PHONY: help demo build test test-fast test-boot lint bench fuzz release clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,16 +14,13 @@ build: ## The optimised binary, for this machine: target/release/nodeforge
 	$(CARGO) build --release --locked
 
 test: ## Install what the tests need, then lint, unit tests, judges and boot tests
-	scripts/run-stages setup lint unit judges boot
+	scripts/run-stages setup lint unit judges boot nodes
 
 test-fast: ## Without boot tests, and without installing anything
 	scripts/run-stages unit judges
 
-test-boot: ## The boot tests alone: kernels, network boots, media, a lab
-	scripts/run-stages setup boot
-
-test-nodes: ## What nodes do when power, disks or hardware fail: a quarter of an hour
-	scripts/run-stages setup nodes
+test-boot: ## The boot tests alone: kernels, network boots, media, a lab, whole nodes
+	scripts/run-stages setup boot nodes
 
 lint: ## rustfmt, clippy, shellcheck
 	scripts/run-stages lint
