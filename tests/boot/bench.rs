@@ -89,7 +89,7 @@ fn boot_folder() -> PathBuf {
 }
 
 /// `nodeforge build lab.toml`, once for all tests.
-fn built() -> &'static Path {
+pub fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let folder = scratch("built");
@@ -100,12 +100,12 @@ fn built() -> &'static Path {
     })
 }
 
-fn stand_in() -> PathBuf {
+pub fn stand_in() -> PathBuf {
     support::repository().join("tests/boot/stand_in")
 }
 
 /// The initrd that finds the system disk and starts what is on it.
-fn initrd() -> PathBuf {
+pub fn initrd() -> PathBuf {
     static INITRD: OnceLock<PathBuf> = OnceLock::new();
     let made = INITRD.get_or_init(|| {
         let tree = initrd::tree_with(std::fs::read(stand_in().join("init")).unwrap());
@@ -177,7 +177,7 @@ fn add_archives(seed: &Path, node: &str, node_sh: &str) {
 }
 
 /// The fakes of DAOS's programs, without what only a debugger wants.
-fn fakes() -> Vec<u8> {
+pub fn fakes() -> Vec<u8> {
     static FAKES: OnceLock<Vec<u8>> = OnceLock::new();
     let bytes = FAKES.get_or_init(|| {
         let stripped = boot_folder().join("fakes");

@@ -115,6 +115,15 @@ impl Guest {
         Self::run_qemu(name, qemu)
     }
 
+    /// As [`Guest::start_firmware`], of a system that has the tests' root shell.
+    #[track_caller]
+    pub fn start_firmware_with_shell(turn: &Turn, name: &str, qemu: Command) -> Self {
+        let mut guest = Self::start_firmware(turn, name, qemu);
+        let shell = guest.connect("shell");
+        guest.shell = Some(BufReader::new(shell));
+        guest
+    }
+
     #[track_caller]
     fn run_qemu(name: &str, mut command: Command) -> Self {
         let folder = support::scratch();
