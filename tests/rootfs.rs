@@ -326,11 +326,11 @@ fn qcow2_holds_what_raw_does_and_the_archive_what_the_tree_does() {
     made(lab.path(), &arguments("node2", "tar"));
     let listing = judged("bsdtar", &["--numeric-owner", "-tvf", &image("node2.tar.gz")]);
     let line = |name: &str| {
-        let found = listing.lines().find(|line| line.contains(name));
+        let found = listing.lines().find(|line| line.ends_with(name));
         let words = found.unwrap_or_else(|| panic!("{name}: {listing}")).split_whitespace();
         words.take(4).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(line("/usr/bin/setgid"), "-rwxr-sr-x 0 0 1234");
+    assert_eq!(line("usr/bin/setgid"), "-rwxr-sr-x 0 0 1234");
     assert_eq!(line("a \"b\" <5>"), "-rw-r----- 0 998 997");
     assert_eq!(line("srv/pipe"), "prw------- 0 998 997");
     assert!(listing.contains("etc/nodeforge/kernel-args"), "{listing}");
@@ -396,7 +396,7 @@ fn what_cannot_become_a_disk_is_refused_with_nothing_left_behind() {
             "kernel",
             "it is neither a folder nor a tar archive, plain or by gzip, xz or zstd",
         ),
-        ("cut.tar", "kernel", "unexpected EOF"),
+        ("cut.tar", "kernel", "cut.tar is no whole tar archive"),
         ("linked.tar", "kernel", "/etc/nodeforge is no folder, where one is to be"),
         ("no-etc.tar", "kernel", "no-etc.tar is no root tree: it has no /etc"),
         (
@@ -434,7 +434,7 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     fs::create_dir(folder.join("out")).unwrap();
     let mut random = vec![0; 12 << 20];
     for (at, byte) in random.iter_mut().enumerate() {
-        *byte = (at * at >> 7) as u8;
+        *byte = ((at * at) >> 7) as u8;
     }
     support::write(folder, "big/usr/big", random);
     for entry in TREE.iter().filter(|entry| entry.type_ == EntryType::Regular) {

@@ -225,7 +225,8 @@ impl Script {
         if old == new {
             return Ok(());
         }
-        // debugfs takes a name in angle brackets for an inode's number.
+        // debugfs takes a name in angle brackets for an inode's number; `write` and `mknod` make a
+        // name, and take no path.
         let here = quoted(&format!("./{name}"))?;
         let is_folder = |node: &Node| node.kind == Kind::Folder;
         let stays = old.is_some_and(is_folder) && new.is_some_and(is_folder);
@@ -264,15 +265,15 @@ impl Script {
                 return Ok(());
             }
             Kind::Fifo => {
-                writeln!(self.text, "mknod {here} p")?;
+                writeln!(self.text, "mknod {} p", quoted(name)?)?;
                 S_IFIFO
             }
             Kind::CharDevice { major, minor } => {
-                writeln!(self.text, "mknod {here} c {major} {minor}")?;
+                writeln!(self.text, "mknod {} c {major} {minor}", quoted(name)?)?;
                 S_IFCHR
             }
             Kind::BlockDevice { major, minor } => {
-                writeln!(self.text, "mknod {here} b {major} {minor}")?;
+                writeln!(self.text, "mknod {} b {major} {minor}", quoted(name)?)?;
                 S_IFBLK
             }
         };

@@ -245,6 +245,7 @@ impl Making {
             return self.problems.push(no_root());
         };
         let meta = self.tree.file(SHADOW).map_or(Meta::ours(SECRET), |(meta, _)| meta.clone());
+        let meta = Meta { mtime_secs: Meta::ours(SECRET).mtime_secs, ..meta };
         let kind = Kind::File(Contents::Bytes(shadow.into_bytes().into()));
         self.put(SHADOW, Node { meta, kind });
     }

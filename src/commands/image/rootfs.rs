@@ -221,6 +221,9 @@ struct NodeTree {
     audience: Audience,
 }
 
+/// Does something with a node and its tree, or with all that is wrong with that.
+type TakeNode<'t> = dyn FnMut(&Node, Result<NodeTree, Vec<String>>) -> Result<()> + 't;
+
 impl<'a> Making<'_, 'a> {
     /// Finds everything that any node's image will lack, and that the folder has room for all.
     fn check(&self, nodes: &[&'a Node], kernel: Option<&Kernel>) -> Result<(), BuildError> {
@@ -287,7 +290,7 @@ impl<'a> Making<'_, 'a> {
         &self,
         nodes: &[&'a Node],
         kernel: Option<&Kernel>,
-        take: &mut dyn FnMut(&Node, Result<NodeTree, Vec<String>>) -> Result<()>,
+        take: &mut TakeNode<'_>,
     ) -> Result<(), BuildError> {
         let cluster = self.builder.cluster();
         for of_kind in nodes.chunk_by(|a, b| a.kind == b.kind) {
