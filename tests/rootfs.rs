@@ -313,7 +313,13 @@ fn qcow2_holds_what_raw_does_and_the_archive_what_the_tree_does() {
     }
     let lab = workplace();
     let image = |name: &str| text(&lab.path().join("out").join(name));
+    // What a killed run left there goes.
+    support::write(lab.path(), "out/.assembly/tree/0", "half a file");
     made(lab.path(), &arguments("node2", "raw"));
+    assert_eq!(
+        support::files_below(&lab.path().join("out"), |_| true),
+        ["SHA256SUMS", "images.json", "node2.raw"]
+    );
     for format in ["qcow2", "qcow2-compressed"] {
         made(lab.path(), &arguments("node2", format));
         judged("qemu-img", &["check", &image("node2.qcow2")]);
