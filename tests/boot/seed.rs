@@ -50,6 +50,7 @@ fn cloud_init_makes_a_node_of_a_seed_once() {
     // Each boot of cloud-init's is in its log, and so is where its settings came from.
     let log = "/var/log/cloud-init.log";
     assert_eq!(run(&format!("grep -c \"running 'init-local'\" {log}")), "2");
+    assert_eq!(run(&format!("grep -c 'Invalid cloud-config' {log} || true")), "0");
     assert!(run("cat /run/cloud-init/result.json").contains("DataSourceNoCloud"));
     let network = run(&format!("grep 'Applying network configuration' {log}"));
     assert!(network.contains("10.77.0.13/24"), "{network}");
