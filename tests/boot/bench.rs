@@ -100,12 +100,12 @@ pub fn built() -> &'static Path {
     })
 }
 
-pub fn stand_in() -> PathBuf {
+fn stand_in() -> PathBuf {
     support::repository().join("tests/boot/stand_in")
 }
 
 /// The initrd that finds the system disk and starts what is on it.
-pub fn initrd() -> PathBuf {
+fn initrd() -> PathBuf {
     static INITRD: OnceLock<PathBuf> = OnceLock::new();
     let made = INITRD.get_or_init(|| {
         let tree = initrd::tree_with(std::fs::read(stand_in().join("init")).unwrap());

@@ -11,7 +11,6 @@
 //! * [`rollout`]: several nodes until the storage is formatted, and after.
 //! * [`media`]: from firmware and an ISO or a volume to the installer.
 //! * [`rootfs`]: from firmware to the first boot's end, on disks assembled from a root tree.
-//! * [`seed`]: a real cloud-init and a node's seed.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
 //! * [`lab`]: the program's own lab, from one command to a formatted system, and its end.
 //! * [`hardware`]: one node, in hardware that is not as planned.
@@ -27,7 +26,6 @@ mod media;
 mod network;
 mod rollout;
 mod rootfs;
-mod seed;
 
 use std::path::Path;
 use std::time::Duration;
