@@ -531,26 +531,52 @@ pub struct FetchArgs {
     pub json: bool,
 }
 
-/// The image that all nodes share.
-#[derive(Debug, Args)]
-pub struct BaseArgs {
-    /// The image that the nodes' disks are layers on: qcow2 or raw, with cloud-init, such
-    /// as AlmaLinux's GenericCloud. It must stay as it is as long as they are used.
-    #[arg(long, value_name = "IMAGE")]
-    pub base: PathBuf,
-
-    /// What the SHA-256 digest of the image must be; reads all of it.
-    #[arg(long, value_name = "DIGEST")]
-    pub base_sha256: Option<Digest>,
+/// What an image assembled from a root tree comes as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImageFormat {
+    /// A sparse file, for `dd` and everything else.
+    Raw,
+    Qcow2,
+    /// A quarter of the size, and slower to make.
+    Qcow2Compressed,
+    /// The node's root without boot loader and kernel, as .tar.gz for containers.
+    Tar,
 }
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["base", "rootfs"]))]
 pub struct ImageArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
 
-    #[command(flatten)]
-    pub base: BaseArgs,
+    /// The image that the nodes' disks are layers on: qcow2 or raw, with cloud-init, such
+    /// as AlmaLinux's GenericCloud. It must stay as it is as long as they are used.
+    #[arg(long, value_name = "IMAGE")]
+    pub base: Option<PathBuf>,
+
+    /// What the SHA-256 digest of the image must be; reads all of it.
+    #[arg(long, value_name = "DIGEST", requires = "base")]
+    pub base_sha256: Option<Digest>,
+
+    /// A system with its packages, to assemble disks of that start by themselves: a folder,
+    /// or a tar archive, plain or by gzip, xz or zstd. Owners are those of an archive, or of
+    /// a folder of root's; another folder is taken to be all root's.
+    #[arg(long, value_name = "DIR|TAR")]
+    pub rootfs: Option<PathBuf>,
+
+    /// The kernel of those disks.
+    #[arg(long, value_name = "FILE", requires = "rootfs", required_if_eq_any([
+        ("format", "raw"), ("format", "qcow2"), ("format", "qcow2-compressed"),
+    ]))]
+    pub kernel: Option<PathBuf>,
+
+    /// Its initrd, unless it has all that it needs to find the root.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+
+    /// What the images of --rootfs come as; qcow2 unless said otherwise.
+    #[arg(long, value_enum, requires = "rootfs")]
+    pub format: Option<ImageFormat>,
 
     /// Only these nodes, such as 'srv[001-016]'.
     #[arg(long, value_name = "RANGE")]
@@ -561,7 +587,7 @@ pub struct ImageArgs {
     pub out: PathBuf,
 
     /// Empty the disks for data that are there; else they stay as they are.
-    #[arg(long)]
+    #[arg(long, requires = "base")]
     pub recreate_data: bool,
 }
 

@@ -53,6 +53,7 @@ pub mod output;
 pub mod progress;
 pub mod remaster;
 pub mod repodata;
+pub mod rootfs;
 pub mod secrets;
 pub mod serve;
 pub mod source;

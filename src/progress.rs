@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Bytes,
+    Files,
     Nodes,
 }
 
@@ -21,8 +22,8 @@ impl Progress {
         let counts = match (unit, total) {
             (Unit::Bytes, Some(_)) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
             (Unit::Bytes, None) => "{spinner} {bytes} {bytes_per_sec}",
-            (Unit::Nodes, Some(_)) => "{wide_bar} {pos}/{len} {eta}",
-            (Unit::Nodes, None) => "{spinner} {pos}",
+            (Unit::Files | Unit::Nodes, Some(_)) => "{wide_bar} {pos}/{len} {eta}",
+            (Unit::Files | Unit::Nodes, None) => "{spinner} {pos}",
         };
         let style = ProgressStyle::with_template(&format!("{{msg}} {counts}"))
             .expect("the templates above are valid");
@@ -42,6 +43,11 @@ impl Progress {
 
     pub fn advance(&self, counts: u64) {
         self.0.inc(counts);
+    }
+
+    /// Moves the bar to `counts` from its beginning.
+    pub fn reach(&self, counts: u64) {
+        self.0.set_position(counts);
     }
 
     /// Takes the bar off the screen.

@@ -1,8 +1,12 @@
 //! External programs: run with a list of arguments, never through a shell.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -36,6 +40,83 @@ pub fn output_with<S: AsRef<OsStr>>(
         bail!("{program}: {}: {}", output.status, tail(&output.stderr));
     }
     Ok(output.stdout)
+}
+
+/// Where programs are that a plain user's `PATH` may lack.
+const FURTHER: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// Where `program` is: in a folder of `PATH`, or among those of administrators.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(FURTHER.map(PathBuf::from));
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// What to run `program` by: its path, or its name where it is not [found](find), for the error that
+/// says so.
+pub fn found(program: &str) -> String {
+    let path = find(program).and_then(|path| path.into_os_string().into_string().ok());
+    path.unwrap_or_else(|| program.to_owned())
+}
+
+/// How often a program is looked at while it runs.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// As much of standard output as a look is shown.
+const SHOWN: u64 = 64;
+
+/// Runs `program` like [`output_with`], and every now and then shows `look` the end of what it has
+/// printed on standard output so far. Returns what it printed on standard error: some programs tell
+/// so what went wrong, and exit 0.
+///
+/// # Errors
+///
+/// Fails as [`output_of`] does.
+pub fn watched<S: AsRef<OsStr>>(
+    program: &str,
+    arguments: &[S],
+    environment: &[(&str, String)],
+    look: &mut dyn FnMut(&str),
+) -> Result<String> {
+    // A file, as a pipe nobody reads meanwhile would stop the program.
+    let mut said = tempfile::tempfile().context("making a temporary file")?;
+    let stderr = said.try_clone().context("making a temporary file")?;
+    let printed = tempfile::tempfile().context("making a temporary file")?;
+    let stdout = printed.try_clone().context("making a temporary file")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .with_context(|| format!("starting {program}"))?;
+    let status = loop {
+        match child.try_wait().with_context(|| format!("waiting for {program}"))? {
+            Some(status) => break status,
+            None => std::thread::sleep(LOOK),
+        }
+        look(&end_of(&printed)?);
+    };
+    let mut stderr = Vec::new();
+    said.rewind().and_then(|()| said.take(MAX_STDERR).read_to_end(&mut stderr))?;
+    if !status.success() {
+        bail!("{program}: {status}: {}", tail(&stderr));
+    }
+    Ok(String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// The end of a file that another program writes to by the same description: its place stays.
+fn end_of(file: &File) -> Result<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let length = file.metadata()?.len();
+        let n_shown = SHOWN.min(length);
+        let mut end = vec![0; n_shown as usize];
+        file.read_exact_at(&mut end, length - n_shown)?;
+        Ok(end)
+    };
+    let end = read().context("reading a temporary file")?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
 /// The last lines of what a program said, in one line.

@@ -134,7 +134,8 @@ fn images_pass_the_judges_and_are_the_same_from_run_to_run() {
     make("second");
     let names = support::files_below(&lab.path().join("first"), |_| true);
     let kinds = ["-seed.img", ".qcow2", ".sh", ".xml"];
-    let mut expected: Vec<String> = vec!["lab3-mgmt.network.xml".to_owned()];
+    let mut expected: Vec<String> =
+        ["SHA256SUMS", "images.json", "lab3-mgmt.network.xml"].map(str::to_owned).into();
     for node in ["node0", "node1", "node2"] {
         expected.extend(kinds.map(|kind| format!("{node}{kind}")));
     }
@@ -144,7 +145,17 @@ fn images_pass_the_judges_and_are_the_same_from_run_to_run() {
         let shown = path.to_str().unwrap();
         let [first, second] = ["first", "second"].map(|out| lab.path().join(out).join(name));
         let [first, second] = [first, second].map(|path| fs::read(path).unwrap());
-        match name.rsplit_once('.').unwrap().1 {
+        match name.rsplit('.').next().unwrap() {
+            "SHA256SUMS" => {
+                let checked = support::command("sha256sum")
+                    .args(["-c", name])
+                    .current_dir(path.parent().unwrap())
+                    .output()
+                    .unwrap();
+                assert_eq!(support::spoken_lines(&checked).len(), 6, "a disk and a seed each");
+                assert!(checked.status.success(), "{:?}", support::spoken_lines(&checked));
+            }
+            "json" => {}
             // libvirt wants the folder in its XML.
             "xml" => {
                 assert!(judged("virt-xml-validate", &[shown]).ends_with("validates"));

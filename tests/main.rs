@@ -17,6 +17,7 @@
 //! * [`incremental`]: builds of what changed against builds of everything.
 //! * [`media`]: ISOs, volumes and seeds before their judges.
 //! * [`repositories`]: packages that come as an archive.
+//! * [`rootfs`]: disks assembled from a root tree, before judges.
 //! * [`serve`]: the boot server, over loopback and with real curl.
 //! * [`lab`]: images of virtual machines before QEMU's and libvirt's judges, and a lab's processes.
 //! * [`layers`]: the module order of `src/lib.rs`.
@@ -47,6 +48,7 @@ mod oracles;
 mod overlays;
 mod release;
 mod repositories;
+mod rootfs;
 mod serve;
 mod support;
 mod verbs;

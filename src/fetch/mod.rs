@@ -18,7 +18,7 @@ mod checksum;
 mod http;
 pub mod iso;
 mod location;
-mod magic;
+pub mod magic;
 mod part;
 mod signature;
 mod treeinfo;

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 
 use fatfs::{
-    Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider, format_volume,
+    Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider,
+    format_volume,
 };
 
 use crate::format::{invalid_data, invalid_input};
@@ -48,6 +49,65 @@ pub fn volume(label: &str, serial: u32, files: &[(&str, &[u8])]) -> io::Result<V
     }
     volume.unmount()?;
     Ok(bytes)
+}
+
+/// Returns an EFI system partition of `n_bytes`, FAT32 as UEFI 13.3 wants it of disks, with `program`
+/// at the path that firmware starts of its own accord, `EFI/BOOT/BOOTX64.EFI`.
+///
+/// The same arguments give the same bytes.
+///
+/// # Errors
+///
+/// [`ErrorKind::StorageFull`] if the program does not fit.
+pub fn efi_system_partition(serial: u32, n_bytes: usize, program: &[u8]) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; n_bytes];
+    let options = FormatVolumeOptions::new()
+        .volume_id(serial)
+        .volume_label(padded_label("EFI")?)
+        .fat_type(FatType::Fat32)
+        .bytes_per_cluster(SECTOR as u32);
+    format_volume(Cursor::new(&mut bytes[..]), options)?;
+    let volume = FileSystem::new(Cursor::new(&mut bytes[..]), options_at_our_time())?;
+    let folder = volume.root_dir().create_dir("EFI")?.create_dir("BOOT")?;
+    folder.create_file("BOOTX64.EFI")?.write_all(program).map_err(|fault| match fault.kind() {
+        ErrorKind::WriteZero | ErrorKind::Other => ErrorKind::StorageFull.into(),
+        _ => fault,
+    })?;
+    drop(folder);
+    // Counts the free clusters, which a new volume does not tell.
+    volume.stats()?;
+    volume.unmount()?;
+    mend_folders(&mut bytes);
+    Ok(bytes)
+}
+
+/// Bytes of an entry of a folder.
+const ENTRY: usize = 32;
+/// An entry's attributes when it is a part of a long name.
+const LONG_NAME: u8 = 0x0f;
+
+/// fatfs gives `.` and `..` long names, which they must not have, and `..` of a folder in the root
+/// the root's number instead of 0 (Microsoft's FAT specification, "Directory Creation"). Here each
+/// folder is one cluster of a sector.
+fn mend_folders(bytes: &mut [u8]) {
+    for folder in bytes.chunks_exact_mut(SECTOR as usize) {
+        let is_folder = folder[11] == LONG_NAME
+            && folder[ENTRY..].starts_with(b".          ")
+            && folder[3 * ENTRY..].starts_with(b"..         ");
+        if !is_folder {
+            continue;
+        }
+        let entries: Vec<u8> = [1..2, 3..4, 4..SECTOR as usize / ENTRY]
+            .into_iter()
+            .flat_map(|range| folder[range.start * ENTRY..range.end * ENTRY].to_vec())
+            .collect();
+        folder.fill(0);
+        folder[..entries.len()].copy_from_slice(&entries);
+        let parent = ENTRY + 26;
+        if folder[parent..parent + 2] == [2, 0] {
+            folder[parent..parent + 2].fill(0);
+        }
+    }
 }
 
 /// A volume that is looked at.
@@ -220,6 +280,17 @@ mod tests {
             let volume = Volume::open(&mut bytes).unwrap();
             assert!(volume.read("last").unwrap() == contents, "{n_bytes} bytes");
         }
+    }
+
+    #[test]
+    fn firmware_finds_its_program_on_an_efi_system_partition() {
+        let program = vec![7; 300_001];
+        let mut bytes = efi_system_partition(7, 64 << 20, &program).unwrap();
+        assert!(bytes == efi_system_partition(7, 64 << 20, &program).unwrap());
+        let volume = Volume::open(&mut bytes).unwrap();
+        assert!(volume.read("EFI/BOOT/BOOTX64.EFI").unwrap() == program);
+        let fault = efi_system_partition(7, 64 << 20, &vec![7; 64 << 20]).unwrap_err();
+        assert_eq!(fault.kind(), ErrorKind::StorageFull);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! with one constant time. [`newc`] and [`tar`] write and read the plain archives, [`gzip`]
 //! packs them, [`digest`] names bytes. [`pack`] does all of it for one archive and reads
 //! the result back before anybody sees it. [`fat`] makes small volumes that firmware and
-//! installers mount, [`qcow2`] a disk on top of another. Nothing in here knows what a node is.
+//! installers mount, [`qcow2`] a disk on top of another, [`gpt`] and [`grub`] what firmware wants of a
+//! disk. Nothing in here knows what a node is.
 
 use std::cell::Cell;
 use std::io;
@@ -16,6 +17,8 @@ use crate::tree::{Entry, FileTree, Mode, Placed, TreePath};
 
 pub mod digest;
 pub mod fat;
+pub mod gpt;
+pub mod grub;
 pub mod gzip;
 pub mod newc;
 pub mod qcow2;

@@ -125,6 +125,11 @@ fn full_name(cluster: &Cluster, node: &Node) -> String {
 fn user_data(cluster: &Cluster, node: &Node) -> String {
     let keys: Vec<&str> =
         cluster.kind_of(node).os.ssh_keys.iter().map(|key| key.value.as_str()).collect();
+    // cloud-init's schema takes no empty list.
+    let keys = match keys.as_slice() {
+        [] => String::new(),
+        keys => format!("  ssh_authorized_keys: {}\n", json!(keys)),
+    };
     let mut text = format!(
         "#cloud-config\n\
          # Made by nodeforge; edit the cluster file, not this.\n\
@@ -134,15 +139,14 @@ fn user_data(cluster: &Cluster, node: &Node) -> String {
          ssh_pwauth: false\n\
          users:\n\
          - name: root\n  \
-           lock_passwd: false\n  \
-           ssh_authorized_keys: {}\n\
+           lock_passwd: false\n\
+         {keys}\
          write_files:\n\
          - path: /var/lib/cloud/scripts/per-boot/nodeforge\n  \
            permissions: \"0755\"\n  \
            content: |\n",
         json!(node.name.as_str()),
         json!(full_name(cluster, node)),
-        json!(keys),
     );
     for line in START.lines() {
         writeln!(text, "    {line}").expect("a string takes all that is written");

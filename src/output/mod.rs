@@ -35,6 +35,7 @@ use crate::units::ByteSize;
 pub(crate) mod disk;
 mod generations;
 mod hold;
+pub mod image_list;
 mod inputs;
 mod publish;
 mod rollback;

@@ -272,7 +272,7 @@ fn devices(kind: &Kind, class: BdevClass) -> impl Iterator<Item = String> {
 
 /// The filesystems that outlive a reinstall: control_metadata, and the folder of file bdevs
 /// with room for all of them.
-fn kept(cluster: &Cluster, kind: &Kind) -> Vec<KeptFilesystem> {
+pub fn kept(cluster: &Cluster, kind: &Kind) -> Vec<KeptFilesystem> {
     let mut kept = Vec::new();
     if kind.has_control_metadata() {
         let metadata = &cluster.daos.control_metadata;

@@ -89,7 +89,7 @@ fn boot_folder() -> PathBuf {
 }
 
 /// `nodeforge build lab.toml`, once for all tests.
-fn built() -> &'static Path {
+pub fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let folder = scratch("built");
@@ -177,7 +177,7 @@ fn add_archives(seed: &Path, node: &str, node_sh: &str) {
 }
 
 /// The fakes of DAOS's programs, without what only a debugger wants.
-fn fakes() -> Vec<u8> {
+pub fn fakes() -> Vec<u8> {
     static FAKES: OnceLock<Vec<u8>> = OnceLock::new();
     let bytes = FAKES.get_or_init(|| {
         let stripped = boot_folder().join("fakes");

@@ -115,6 +115,15 @@ impl Guest {
         Self::run_qemu(name, qemu)
     }
 
+    /// As [`Guest::start_firmware`], of a system that has the tests' root shell.
+    #[track_caller]
+    pub fn start_firmware_with_shell(turn: &Turn, name: &str, qemu: Command) -> Self {
+        let mut guest = Self::start_firmware(turn, name, qemu);
+        let shell = guest.connect("shell");
+        guest.shell = Some(BufReader::new(shell));
+        guest
+    }
+
     #[track_caller]
     fn run_qemu(name: &str, mut command: Command) -> Self {
         let folder = support::scratch();
@@ -266,16 +275,19 @@ impl Guest {
         shell.get_mut().write_all(command.as_bytes()).unwrap();
     }
 
-    /// The next line of the shell, beyond the one that it greets with.
+    /// The next answer of the shell.
     fn answer(&mut self, timeout: Duration) -> Option<String> {
         let deadline = Instant::now() + timeout;
         let shell = self.shell.as_mut()?;
         while Instant::now() < deadline {
-            let mut line = String::new();
-            match shell.read_line(&mut line) {
-                Ok(n) if n > 0 && line.trim() != "hello" => return Some(line.trim().to_owned()),
+            let mut line = Vec::new();
+            match shell.read_until(b'\n', &mut line) {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
+            }
+            let line = String::from_utf8_lossy(&line).trim().to_owned();
+            if is_answer(&line) {
+                return Some(line);
             }
         }
         None
@@ -383,6 +395,12 @@ impl Drop for Guest {
             eprintln!("{}", self.transcript());
         }
     }
+}
+
+/// An exit code, and base64. UEFI firmware talks on this port, too, before the shell does.
+fn is_answer(line: &str) -> bool {
+    let (status, said) = line.split_once(' ').unwrap_or((line, ""));
+    status.parse::<i32>().is_ok() && !said.contains(' ')
 }
 
 /// What `command` says to the root shell behind `socket`, of a guest that somebody else started.

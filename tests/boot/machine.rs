@@ -129,6 +129,13 @@ impl Disks {
         Self { folder: folder.to_owned(), system, meta: None, ssd: None }
     }
 
+    /// The disk of a node that stores nothing, made by somebody else as `image`.
+    pub fn of_image(folder: &Path, image: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let system = layer(folder, "system", image, "qcow2");
+        Self { folder: folder.to_owned(), system, meta: None, ssd: None }
+    }
+
     /// Whether there are disks for data.
     pub fn are_of_a_server(&self) -> bool {
         self.ssd.is_some()

@@ -10,6 +10,7 @@
 //! * [`bench`]: the nodes of lab.toml, installed on a stand-in for AlmaLinux.
 //! * [`rollout`]: several nodes until the storage is formatted, and after.
 //! * [`media`]: from firmware and an ISO or a volume to the installer.
+//! * [`rootfs`]: from firmware to the first boot's end, on disks assembled from a root tree.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
 //! * [`lab`]: the program's own lab, from one command to a formatted system, and its end.
 //! * [`hardware`]: one node, in hardware that is not as planned.
@@ -24,6 +25,7 @@ mod machine;
 mod media;
 mod network;
 mod rollout;
+mod rootfs;
 
 use std::path::Path;
 use std::time::Duration;

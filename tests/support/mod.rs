@@ -84,6 +84,11 @@ pub fn stand_in_system() -> PathBuf {
     tools_dir().join("stand-in/root.ext4")
 }
 
+/// The same as an archive.
+pub fn stand_in_archive() -> PathBuf {
+    tools_dir().join("stand-in/root.tar")
+}
+
 /// The binary of tests/fakes, built once: cargo knows no variable for it.
 #[track_caller]
 pub fn fakes() -> &'static Path {

@@ -25,7 +25,7 @@ pub fn run(verb: &MediaVerb, color: Color) -> Result<Outcome> {
 }
 
 /// Who may read a medium of the node.
-fn audience(medium: &NodeMedium<'_>) -> Audience {
+pub fn audience(medium: &NodeMedium<'_>) -> Audience {
     match medium.has_secrets() {
         true => Audience::Owner,
         false => Audience::Everybody,
@@ -33,7 +33,7 @@ fn audience(medium: &NodeMedium<'_>) -> Audience {
 }
 
 /// Says how many of the media hold secrets.
-fn tell_of_secrets(n_secret: usize) {
+pub fn tell_of_secrets(n_secret: usize) {
     match n_secret {
         0 => {}
         1 => eprintln!("note: it holds the node's secrets: keep it like a password"),
@@ -42,7 +42,7 @@ fn tell_of_secrets(n_secret: usize) {
 }
 
 /// Reads the cluster, and has `make` make something of what its nodes get from media.
-fn with_builder(
+pub fn with_builder(
     args: &ClusterArgs,
     color: Color,
     make: impl FnOnce(&MediaBuilder<'_>) -> Result<(), BuildError>,

@@ -1,6 +1,10 @@
-//! `nodeforge image`: the disks of virtual machines, thin on a shared base.
+//! `nodeforge image`: the disks of virtual machines, thin on a shared base; or of any machine,
+//! assembled from a root tree.
+
+mod rootfs;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
@@ -17,19 +21,29 @@ use crate::lab::images::{self, DataDisks, NodeImage, Target, Written};
 use crate::lab::process;
 use crate::media::node::volume;
 use crate::media::seed;
+use crate::output::disk::named;
+use crate::output::image_list::{self, Image};
 use crate::output::whole_file::Audience;
 use crate::range;
 use crate::render::prepared::Prepared;
 use crate::secrets::{KindSecrets, Reach};
 use crate::units::ByteSize;
-use crate::vm::{self, Machine, Network, WayOut};
+use crate::vm::{self, DiskUse, Machine, Network, WayOut};
 
 pub fn run(args: &ImageArgs, color: Color) -> Result<Outcome> {
+    match (&args.base, &args.rootfs) {
+        (Some(base), _) => on_base(args, base, color),
+        (None, Some(rootfs)) => rootfs::run(args, rootfs, color),
+        (None, None) => unreachable!("clap asks for one of them"),
+    }
+}
+
+fn on_base(args: &ImageArgs, base: &Path, color: Color) -> Result<Outcome> {
     let started = Instant::now();
     let wanted =
         Wanted { cluster: &args.cluster, nodes: args.node.as_deref(), way_out: WayOut::Open };
     let Some(made) = make(&wanted, color)? else { return Ok(Outcome::Problems) };
-    let base = base::open(&args.base.base, args.base.base_sha256)?;
+    let base = base::open(base, args.base_sha256)?;
     refuse_running(&args.out)?;
     let data = match args.recreate_data {
         true => DataDisks::Recreated,
@@ -37,6 +51,7 @@ pub fn run(args: &ImageArgs, color: Color) -> Result<Outcome> {
     };
     let target = Target { folder: &args.out, base: &base, data, lab: &made.name };
     let written = images::write(&made.nodes, target)?;
+    image_list::add(&args.out, listed(&made, &args.out)?)?;
     tell(&made, &base, &written, &args.out);
     eprintln!(
         "{}: images of {} on {}: {} files ({:.2} s)",
@@ -47,6 +62,24 @@ pub fn run(args: &ImageArgs, color: Color) -> Result<Outcome> {
         started.elapsed().as_secs_f64(),
     );
     Ok(Outcome::Done)
+}
+
+/// Disks and seeds as they were made. Data disks are no images: they are the guests' own.
+fn listed(made: &Made, folder: &Path) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    for machine in made.nodes.iter().map(|node| &node.machine) {
+        for disk in &machine.disks {
+            let kind = match disk.use_ {
+                DiskUse::System => "qcow2 disk on a base",
+                DiskUse::Seed => "seed",
+                DiskUse::Data => continue,
+            };
+            let path = folder.join(&disk.file);
+            let file = File::open(&path).with_context(|| named("opening", &path))?;
+            images.push(Image::of(&path, file, &machine.name, kind)?);
+        }
+    }
+    Ok(images)
 }
 
 /// A disk under a running guest is nothing to replace.
