@@ -115,6 +115,16 @@ impl Guest {
         Self::run_qemu(name, qemu)
     }
 
+    /// As [`Guest::start_firmware`], with a shell for [`Guest::run`] once the installed system
+    /// has one.
+    #[track_caller]
+    pub fn start_firmware_with_shell(turn: &Turn, name: &str, qemu: Command) -> Self {
+        let mut guest = Self::start_firmware(turn, name, qemu);
+        let shell = guest.connect("shell");
+        guest.shell = Some(BufReader::new(shell));
+        guest
+    }
+
     #[track_caller]
     fn run_qemu(name: &str, mut command: Command) -> Self {
         let folder = support::scratch();

@@ -44,8 +44,8 @@ const NEEDS: [&str; 16] = [
     OVMF_CODE,
 ];
 
-const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// The MAC addresses of netlab.toml, and one that it has not.
 const BIOS: &str = "52:54:00:78:00:11";
@@ -58,7 +58,7 @@ const FROM_DISK: &str = "nodeforge-boot-test: disk";
 const HOST: &str = "nodeforge-boot-test: host";
 
 /// A network of its own with a switch, one address of ours, and ports for machines.
-struct Net {
+pub struct Net {
     /// Keeps the namespaces; ends with its standard input.
     holder: Child,
 }
@@ -68,7 +68,7 @@ const HOLD: &str = "echo ready; exec cat";
 
 impl Net {
     #[track_caller]
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut script = "set -e
             ip link set lo up
             ip link add br0 type bridge
@@ -88,7 +88,7 @@ impl Net {
 
     /// A command that runs in this network.
     #[track_caller]
-    fn command(&self, program: &Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         self.enter(self.holder.id(), program)
     }
 
@@ -159,7 +159,7 @@ fn end(process: &mut Child) {
 }
 
 /// A server of a test, and what it said on standard error.
-struct Process {
+pub struct Process {
     child: Child,
     lines: Receiver<String>,
     /// What it runs in, which ends after it.
@@ -168,7 +168,7 @@ struct Process {
 
 impl Process {
     #[track_caller]
-    fn start(mut command: Command, holders: Vec<Child>) -> Self {
+    pub fn start(mut command: Command, holders: Vec<Child>) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = channel();
@@ -184,7 +184,7 @@ impl Process {
 
     /// Waits for a line that contains `marker`.
     #[track_caller]
-    fn wait_for(&self, marker: &str) {
+    pub fn wait_for(&self, marker: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut said = String::new();
         loop {
@@ -239,20 +239,10 @@ impl Bench {
         let tree = initrd::tree_with(INIT);
         let initrd = self.path().join("initrd");
         stand_in_cpio(tree.path(), &initrd);
-        let mut images = serde_json::Map::new();
-        for (name, from) in [("vmlinuz", support::guest_kernel()), ("initrd.img", initrd)] {
-            let bytes = std::fs::read(from).unwrap();
-            let record = serde_json::json!({
-                "size": bytes.len(),
-                "sha256": nodeforge::format::digest::Digest::of(&bytes),
-                "source": "the tests",
-                "assurance": "mirror_digest",
-            });
-            support::write(self.path(), &format!("cache/8.9/{name}"), bytes);
-            images.insert(name.to_owned(), record);
-        }
-        let record = serde_json::json!({ "format": 1, "release": "8.9", "images": images });
-        support::write(self.path(), "cache/8.9/images.json", record.to_string());
+        fill_cache(
+            &self.path().join("cache"),
+            &[("vmlinuz", &support::guest_kernel()), ("initrd.img", &initrd)],
+        );
     }
 
     /// Starts the boot server with `words` and waits until it serves.
@@ -277,6 +267,25 @@ impl Bench {
     fn disarm(&self, node: &str) {
         printed(self.path(), &["disarm", node]);
     }
+}
+
+/// Writes `images`, by name and where they are, into a cache as `fetch` leaves it.
+#[track_caller]
+pub fn fill_cache(cache: &Path, images: &[(&str, &Path)]) {
+    let mut recorded = serde_json::Map::new();
+    for (name, from) in images {
+        let bytes = std::fs::read(from).unwrap();
+        let record = serde_json::json!({
+            "size": bytes.len(),
+            "sha256": nodeforge::format::digest::Digest::of(&bytes),
+            "source": "the tests",
+            "assurance": "mirror_digest",
+        });
+        support::write(cache, &format!("8.9/{name}"), bytes);
+        recorded.insert((*name).to_owned(), record);
+    }
+    let record = serde_json::json!({ "format": 1, "release": "8.9", "images": recorded });
+    support::write(cache, "8.9/images.json", record.to_string());
 }
 
 /// Says which node's overlay came with the initrd, and what the boot loader said.
@@ -354,7 +363,7 @@ fn uefi_disk(folder: &Path) -> PathBuf {
 
 /// GRUB for the network, with the commands that EL8's own has built in.
 #[track_caller]
-fn network_grub(folder: &Path) -> PathBuf {
+pub fn network_grub(folder: &Path) -> PathBuf {
     let path = folder.join("grubx64.efi");
     let modules = [
         "efinet",
@@ -370,6 +379,10 @@ fn network_grub(folder: &Path) -> PathBuf {
         "terminal",
         "test",
         "minicmd",
+        "chain",
+        "search",
+        "part_gpt",
+        "fat",
     ];
     grub_image(&path, &["-p", "/grub"], &modules, folder);
     path
