@@ -316,8 +316,16 @@ fn grub_disk(disk_boot: DiskBoot) -> &'static str {
         DiskBoot::Exit | DiskBoot::Sanboot => "  exit",
         // Debian's GRUB 2.06 passes over the number: OVMF was seen in its setup afterwards.
         DiskBoot::ExitFail => "  exit 1",
+        // The installed system's own loader, else the one that firmware without boot entries
+        // starts (UEFI 2.9 §3.5.1.1).
         DiskBoot::Chain => {
-            "  search --no-floppy --file --set=root /EFI/almalinux/shimx64.efi\n  chainloader /EFI/almalinux/shimx64.efi"
+            "  if search --no-floppy --file --set=root /EFI/almalinux/shimx64.efi; then
+    chainloader /EFI/almalinux/shimx64.efi
+  elif search --no-floppy --file --set=root /EFI/BOOT/BOOTX64.EFI; then
+    chainloader /EFI/BOOT/BOOTX64.EFI
+  else
+    exit 1
+  fi"
         }
     }
 }

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::examples::{nodeforge, printed};
+use crate::media::dvd;
 use crate::oracles::archives::stand_in_cpio;
 use crate::support;
 
 use super::bench::{self, BOOT_TIMEOUT, COMMAND_TIMEOUT, scratch};
 use super::guest::{Guest, Turn};
+use super::lan::Lan;
 use super::network::{self, Net, OVMF_CODE, OVMF_VARS, Process};
 use super::{NEEDS, initrd};
 
@@ -69,17 +71,8 @@ impl Site {
     #[track_caller]
     fn new(test: &str, firmware: Firmware) -> Self {
         let turn = Turn::wait();
-        let folder = scratch(test);
-        let text = support::repository().join("tests/boot/install.toml");
-        let mut text = std::fs::read_to_string(text).unwrap();
-        if firmware == Firmware::Uefi {
-            text = text.replace(r#"firmware = "bios""#, "firmware = \"uefi\"\ndisk_boot = \"chain\"");
-        }
-        support::write(&folder, "install.toml", text);
-        support::write(&folder, "root.sha512", ROOT_PASSWORD);
-        support::set_mode(&folder, "root.sha512", 0o600);
+        let folder = workplace(test, firmware);
         let installer = folder.join("initrd");
-        pack_installer(&installer);
         let images = [
             ("vmlinuz", &*support::guest_kernel()),
             ("initrd.img", &installer),
@@ -89,10 +82,6 @@ impl Site {
         add_boot_program(&folder, firmware);
         let words = ["build", "install.toml", "--cache", "cache", "--boot-programs", "programs"];
         printed(&folder, &words);
-        add_disk(&folder, "system", "16G");
-        add_disk(&folder, "ssd", "256M");
-        std::fs::copy(OVMF_VARS, folder.join("vars")).unwrap();
-
         let net = Net::new();
         let mut command = net.command(nodeforge());
         command.args(["serve", "--dhcp"]).current_dir(&folder);
@@ -112,26 +101,17 @@ impl Site {
         let qemu = support::find_program("qemu-system-x86_64").expect("the test asked for it");
         let mut command = self.net.command(&qemu);
         let folder = self.folder.display();
-        // The data SSD, the network card and what the plan says of the rest.
-        let mut words = format!(
-            "-accel tcg,thread=single -smp 3,sockets=1,cores=3,threads=1 -m 9G -device intel-iommu \
-             -drive if=none,id=system,file={folder}/system.qcow2,format=qcow2,cache=unsafe \
-             -device nvme,serial=system,drive=system,bootindex=2 \
-             -drive if=none,id=ssd,file={folder}/ssd.qcow2,format=qcow2,cache=unsafe \
-             -device nvme,serial=ssd,drive=ssd,addr=0x11 \
-             -netdev tap,id=lan,ifname=port0,script=no,downscript=no \
-             -object rng-random,id=random,filename=/dev/urandom -device virtio-rng-pci,rng=random"
-        );
-        let nic = format!("-device virtio-net-pci,netdev=lan,mac={mac},addr=0x10,bootindex=1");
-        words += &match self.firmware {
-            Firmware::Bios => format!(" -machine q35,graphics=off {nic}"),
+        let nic = "-netdev tap,id=lan,ifname=port0,script=no,downscript=no \
+                   -object rng-random,id=random,filename=/dev/urandom -device virtio-rng-pci,rng=random";
+        let words = machine(&self.folder, mac, ",bootindex=1") + nic;
+        let firmware = match self.firmware {
+            Firmware::Bios => String::new(),
             Firmware::Uefi => format!(
-                " -machine q35 {nic},romfile= \
-                 -drive if=pflash,unit=0,readonly=on,format=raw,file={OVMF_CODE} \
+                " -global virtio-net-pci.romfile= -drive if=pflash,unit=0,readonly=on,format=raw,file={OVMF_CODE} \
                  -drive if=pflash,unit=1,format=raw,file={folder}/vars"
             ),
         };
-        command.args(words.split_whitespace());
+        command.args((words + &firmware).split_whitespace());
         Guest::start_firmware_with_shell(&self.turn, &format!("{node}-{name}"), command)
     }
 
@@ -176,8 +156,44 @@ impl Site {
     }
 }
 
+/// QEMU's arguments for a box as install.toml has it, with the disks in `folder`: it starts its
+/// network card as `boot` says, and its disk second. OVMF has a driver of its own for the card, as
+/// has iPXE in the card's ROM for BIOS.
+fn machine(folder: &Path, mac: &str, boot: &str) -> String {
+    let folder = folder.display();
+    format!(
+        "-machine q35,graphics=off -accel tcg,thread=single -smp 3,sockets=1,cores=3,threads=1 \
+         -m 9G -device intel-iommu \
+         -drive if=none,id=system,file={folder}/system.qcow2,format=qcow2,cache=unsafe \
+         -device nvme,serial=system,drive=system,bootindex=2 \
+         -drive if=none,id=ssd,file={folder}/ssd.qcow2,format=qcow2,cache=unsafe \
+         -device nvme,serial=ssd,drive=ssd,addr=0x11 \
+         -device virtio-net-pci,netdev=lan,mac={mac},addr=0x10{boot} "
+    )
+}
+
 /// Of the word `secret`.
 const ROOT_PASSWORD: &str = "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1\n";
+
+/// A folder with the cluster file for machines of `firmware`, the installer's initrd, and the
+/// empty disks of a machine.
+#[track_caller]
+fn workplace(test: &str, firmware: Firmware) -> PathBuf {
+    let folder = scratch(test);
+    let text = support::repository().join("tests/boot/install.toml");
+    let mut text = std::fs::read_to_string(text).unwrap();
+    if firmware == Firmware::Uefi {
+        text = text.replace(r#"firmware = "bios""#, "firmware = \"uefi\"\ndisk_boot = \"chain\"");
+    }
+    support::write(&folder, "install.toml", text);
+    support::write(&folder, "root.sha512", ROOT_PASSWORD);
+    support::set_mode(&folder, "root.sha512", 0o600);
+    pack_installer(&folder.join("initrd"));
+    add_disk(&folder, "system", "24G");
+    add_disk(&folder, "ssd", "256M");
+    std::fs::copy(OVMF_VARS, folder.join("vars")).unwrap();
+    folder
+}
 
 #[track_caller]
 fn add_disk(folder: &Path, name: &str, size: &str) {
@@ -201,7 +217,7 @@ fn add_boot_program(folder: &Path, firmware: Firmware) {
 }
 
 /// Modules that the installer's initrd needs, in the order of loading.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 13] = [
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_modern_dev",
@@ -213,6 +229,8 @@ const MODULES: [&str; 11] = [
     "drivers/block/loop",
     "fs/squashfs/squashfs",
     "fs/overlayfs/overlay",
+    "drivers/cdrom/cdrom",
+    "fs/isofs/isofs",
 ];
 
 /// The installer's initrd: what is in `installer/`, and what it puts on a node as packages do.
@@ -257,8 +275,19 @@ fn state_of(guest: &mut Guest) -> String {
 /// What only an installation from beginning to end leaves on a node.
 #[track_caller]
 fn assert_installed_as_planned(guest: &mut Guest) {
+    assert_installed(guest);
+    let token = "stat -c %a /etc/nodeforge/event-token";
+    assert_eq!(guest.run(token, COMMAND_TIMEOUT), "600");
     let line = guest.run("cat /proc/cmdline", COMMAND_TIMEOUT);
-    for word in ["BOOT_IMAGE=", "root=UUID=", " intel_iommu=on", " console=ttyS0,115200"] {
+    // The one that GRUB read from the disk.
+    assert!(line.starts_with("BOOT_IMAGE="), "{line}");
+}
+
+/// What every installation leaves, whatever it came from.
+#[track_caller]
+fn assert_installed(guest: &mut Guest) {
+    let line = guest.run("cat /proc/cmdline", COMMAND_TIMEOUT);
+    for word in ["root=UUID=", " intel_iommu=on", " console=ttyS0,115200"] {
         assert!(line.contains(word), "{word} in {line}");
     }
     assert!(!line.contains("token"), "{line}");
@@ -269,8 +298,7 @@ fn assert_installed_as_planned(guest: &mut Guest) {
         guest.run(labels, COMMAND_TIMEOUT).lines().collect::<Vec<_>>(),
         ["DAOSMETA /var/lib/daos", "NFLOG /var/log", "NFROOT /"]
     );
-    let found = "ls /etc/sysconfig/network-scripts; stat -c %a /etc/nodeforge/event-token";
-    assert_eq!(guest.run(found, COMMAND_TIMEOUT), "600");
+    assert_eq!(guest.run("ls /etc/sysconfig/network-scripts", COMMAND_TIMEOUT), "");
     let enabled = "systemctl is-enabled chronyd sshd tuned chrony-wait";
     assert_eq!(guest.run(enabled, COMMAND_TIMEOUT), "enabled\nenabled\nenabled\nenabled");
     let tokens = "grep -rlE 'token=[A-Za-z0-9_-]{20}' /root /etc /boot /var/log || true";
@@ -349,7 +377,49 @@ fn an_installation_that_fails_says_why_on_the_console_and_to_the_boot_server() {
     site.wait_for_state(BROKEN.0, "failed");
     let status = site.status(BROKEN.0);
     let reason = status["reason"].as_str().unwrap();
-    assert!(reason.starts_with("The installer stopped with an error."), "{reason}");
-    assert!(reason.contains("no-such-unit.service"), "{reason}");
+    assert!(reason.starts_with("The installer stopped with an error: "), "{reason}");
+    let log = status["log"].to_string();
+    assert!(log.contains("--- anaconda.log"), "{log}");
+    assert!(log.contains("no-such-unit.service"), "{log}");
+    guest.quit();
+}
+
+#[test]
+fn a_machine_installs_itself_from_a_nodes_iso_and_starts_its_disk_while_the_iso_stays_in() {
+    if lacks() || support::lacks(&dvd::NEEDS) {
+        return;
+    }
+    let turn = Turn::wait();
+    let folder = workplace("install-iso", Firmware::Bios);
+    let base = dvd::make(&folder, &folder.join("initrd"), Some(&support::install_img()));
+    let base = base.to_str().unwrap();
+    let words = ["media", "iso", "install.toml", "--base", base, "--node", NODE.0, "-o", "."];
+    printed(&folder, &words);
+
+    let lan = Lan::new(&[NODE.0]);
+    let iso = folder.join(format!("{}.iso", NODE.0));
+    let start = |name: &str| {
+        let stick = format!(
+            "-drive if=none,id=stick,file={},format=raw,snapshot=on \
+             -device nvme,serial=stick,drive=stick,bootindex=1 -netdev {}",
+            iso.display(),
+            lan.netdev(NODE.0)
+        );
+        let words = machine(&folder, NODE.1, ",romfile=") + &stick;
+        let mut command = support::command("qemu-system-x86_64");
+        command.args(words.split_whitespace());
+        Guest::start_firmware_with_shell(&turn, &format!("{}-{name}", NODE.0), command)
+    };
+    let mut guest = start("install");
+    guest.wait_for(INSTALLED, INSTALL_TIMEOUT);
+    guest.wait_for_end(COMMAND_TIMEOUT);
+
+    let mut guest = start("first-boot");
+    guest.wait_for("node0 is installed on nvme", INSTALL_TIMEOUT);
+    guest.wait_for("nodeforge-boot-test: installer: kexec", COMMAND_TIMEOUT);
+    guest.wait_for("nodeforge-ready: node0 is ready", BOOT_TIMEOUT);
+    assert_installed(&mut guest);
+    assert_eq!(guest.lines_with(INSTALLED), [""; 0]);
+    assert_eq!(guest.lines_with(FORMAT_BEGINS).len(), 1);
     guest.quit();
 }

@@ -218,9 +218,17 @@ impl Bench {
     /// Builds netlab.toml with `programs`: their names in the boot tree, and where they are.
     #[track_caller]
     fn new(programs: &[(&str, &Path)]) -> Self {
+        Self::with(programs, ("", ""))
+    }
+
+    /// As [`Bench::new`], with a text of netlab.toml replaced.
+    #[track_caller]
+    fn with(programs: &[(&str, &Path)], (old, new): (&str, &str)) -> Self {
         let bench = Self { folder: support::scratch() };
-        let text = std::fs::read(support::repository().join("tests/boot/netlab.toml")).unwrap();
-        support::write(bench.path(), "netlab.toml", text);
+        let text = support::repository().join("tests/boot/netlab.toml");
+        let text = std::fs::read_to_string(text).unwrap();
+        assert!(text.contains(old), "{old}");
+        support::write(bench.path(), "netlab.toml", text.replacen(old, new, 1));
         for (name, from) in programs {
             support::write(bench.path(), &format!("programs/{name}"), std::fs::read(from).unwrap());
         }
@@ -477,6 +485,15 @@ impl<'a> Machines<'a> {
         guest.quit();
     }
 
+    /// A node that is not armed boots from its disk.
+    #[track_caller]
+    fn assert_boots_from_disk(&self, name: &str, port: u8, mac: &str) {
+        let mut guest = self.start(name, port, mac);
+        guest.wait_for(FROM_DISK, TIMEOUT);
+        assert_eq!(guest.lines_with(HOST), [""; 0]);
+        guest.quit();
+    }
+
     /// A node that is not armed and a stranger boot from their disks.
     #[track_caller]
     fn assert_others_boot_from_disk(&self, mac: &str) {
@@ -551,20 +568,22 @@ fn bios_boots_by_ipxe_and_the_servers_own_dhcp() {
 }
 
 #[test]
-fn uefi_installs_by_grub() {
+fn uefi_boots_by_grub() {
     if support::lacks(&NEEDS) {
         return;
     }
     let (turn, net) = (Turn::wait(), Net::new());
     let folder = support::scratch();
     let grub = network_grub(folder.path());
-    let bench = Bench::new(&[("grub/grubx64.efi", &grub)]);
+    let chain = ("disk_boot = \"exit 1\"", "disk_boot = \"chain\"");
+    let bench = Bench::with(&[("grub/grubx64.efi", &grub)], chain);
     // GRUB 2.06 asks the server that its address came from, whatever a proxy said: so this site
     // names the boot server itself.
     let _site = net.start_dhcp_of_site(&["--dhcp-boot=grub/grubx64.efi,,10.78.0.1"]);
     let _server = bench.serve(&net, &["--tftp"]);
     let machines = Machines::new(&turn, &net, bench.path(), Firmware::Uefi);
-    // Not the others: this GRUB's `exit 1` ends in OVMF's setup, not on the disk.
+    // Not a stranger: this GRUB's `exit 1` ends in OVMF's setup, not on the disk.
+    machines.assert_boots_from_disk("unarmed", 1, UEFI);
     bench.arm("uefi");
     machines.assert_installs("uefi", UEFI);
 }

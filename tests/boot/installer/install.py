@@ -443,13 +443,22 @@ def enable_services(handler):
         chroot("systemctl", "enable", name)
 
 
+def nic_of(device):
+    """bootif, or an address, as a name of the kernel's."""
+    if device == "bootif":
+        with open("/run/bootif") as file:
+            return file.read().strip()
+    for nic in os.listdir("/sys/class/net"):
+        with open("/sys/class/net/%s/address" % nic) as file:
+            if device.lower() in (nic, file.read().strip()):
+                return nic
+    raise Failure("network --device=%s: no such device" % device)
+
+
 def configure_network(handler):
     """anaconda leaves an ifcfg of every NIC; nodeforge's %post is to take them away."""
-    with open("/run/bootif") as file:
-        nic = file.read().strip()
     (net,) = handler.network.network
-    if net.device != "bootif" and net.device != nic:
-        raise Failure("network --device=%s: no such device" % net.device)
+    nic = nic_of(net.device)
     write("/etc/sysconfig/network-scripts/ifcfg-" + nic,
           "DEVICE=%s\nBOOTPROTO=none\nIPADDR=%s\nNETMASK=%s\nONBOOT=yes\n" % (nic, net.ip, net.netmask))
     write("/etc/hostname", net.hostname + "\n")
