@@ -44,8 +44,8 @@ const NEEDS: [&str; 16] = [
     OVMF_CODE,
 ];
 
-pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// The MAC addresses of netlab.toml, and one that it has not.
 const BIOS: &str = "52:54:00:78:00:11";
@@ -371,7 +371,7 @@ fn uefi_disk(folder: &Path) -> PathBuf {
 
 /// GRUB for the network, with the commands that EL8's own has built in.
 #[track_caller]
-pub fn network_grub(folder: &Path) -> PathBuf {
+fn network_grub(folder: &Path) -> PathBuf {
     let path = folder.join("grubx64.efi");
     let modules = [
         "efinet",
