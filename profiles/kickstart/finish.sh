@@ -26,10 +26,6 @@ keep_logs() {
     : >"$NF_SYSROOT/tmp/NOSAVE_LOGS"
 }
 
-without_tokens() {
-    sed 's/nodeforge\.\([a-z_]*token\)=[^[:space:]"'\'']*/nodeforge.\1=(removed)/g'
-}
-
 # A kickstart with embedded secrets must not stay behind in /root.
 forget_secrets() {
     rm -rf "$NF_RUN/archives" "$NF_RUN/embedded"

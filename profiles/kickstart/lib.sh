@@ -73,22 +73,32 @@ json() {
     printf '"%s"' "${text//[[:cntrl:]]/ }"
 }
 
+# Text without the words of the kernel line that open something.
+without_tokens() {
+    sed 's/nodeforge\.\([a-z_]*token\)=[^[:space:]"'\'']*/nodeforge.\1=(removed)/g'
+}
+
 # Posts a step of the installation to the boot server, if the kernel line gives an event
-# token. Reporting never stops or holds up an installation.
-report() { # STEP STATE MESSAGE
-    local token
+# token, with the end of a log. Reporting never stops or holds up an installation.
+report() { # STEP STATE MESSAGE [LOG]
+    local token line log=
     token=$(kernel_argument nodeforge.event_token)
     if [[ -z $token ]]; then return; fi
+    while read -r line; do
+        if [[ -n $line ]]; then log+=,$(json "$line"); fi
+    done < <(without_tokens <<<"${4:-}" | tail -n 20 | cut -c 1-300)
+    if [[ -n $log ]]; then log=",\"log\":[${log#,}]"; fi
     printf 'header = "Authorization: Bearer %s"\n' "$token" |
         curl --config - --silent --fail --noproxy '*' --connect-timeout 3 --max-time 5 \
             --header 'Content-Type: application/json' --output /dev/null \
-            --data-binary "{\"node\":$(json "$NF_NODE"),\"step\":$(json "$1"),\"state\":$(json "$2"),\"message\":$(json "$3")}" \
+            --data-binary "{\"node\":$(json "$NF_NODE"),\"step\":$(json "$1"),\"state\":$(json "$2"),\"message\":$(json "$3")$log}" \
             "$NF_URL/events" || true
 }
 
 # Stops for good: the reason stays on every console until a person comes. Ending the script
-# instead would let the installer restart the machine, and so loop.
-refuse() { # REASON [WHAT TO DO]
+# instead would let the installer restart the machine, and so loop. The boot server is told the
+# reason, or a shorter one, and the end of a log.
+refuse() { # REASON [WHAT TO DO [LOG [SHORT REASON]]]
     trap - ERR
     set +e
     local text
@@ -99,7 +109,7 @@ $NF_TOUCHED
 ${2:-}
 Waiting for a person; restart the machine when the cause is gone.
 (step: $NF_STEP; a shell is on Alt+F2)"
-    report "$NF_STEP" refused "$1"
+    report "$NF_STEP" refused "${4:-$1}" "${3:-}"
     printf '%s\n' "$text"
     while :; do
         show "$text"
@@ -110,7 +120,9 @@ Waiting for a person; restart the machine when the cause is gone.
 # A command failed that had no business to. Inside a command substitution it is the caller
 # who fails, or who has an answer.
 failed() { # LINE COMMAND
-    refuse "Line $1 of step '$NF_STEP' failed: $2" "The log is /tmp/nodeforge-*.log in the installer."
+    local log
+    log=$(cat "$NF_SYSROOT"/tmp/nodeforge-*.log 2>/dev/null) || true
+    refuse "Line $1 of step '$NF_STEP' failed: $2" "The log is /tmp/nodeforge-*.log in the installer." "$log"
 }
 
 trap '((BASH_SUBSHELL)) || failed "$LINENO" "$BASH_COMMAND"' ERR

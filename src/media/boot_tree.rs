@@ -316,8 +316,14 @@ fn grub_disk(disk_boot: DiskBoot) -> &'static str {
         DiskBoot::Exit | DiskBoot::Sanboot => "  exit",
         // Debian's GRUB 2.06 passes over the number: OVMF was seen in its setup afterwards.
         DiskBoot::ExitFail => "  exit 1",
+        // The installed system's own loader, else the one that firmware without boot entries
+        // starts (UEFI 2.9 §3.5.1.1). In one line, as templates take no other values.
         DiskBoot::Chain => {
-            "  search --no-floppy --file --set=root /EFI/almalinux/shimx64.efi\n  chainloader /EFI/almalinux/shimx64.efi"
+            "  if search --no-floppy --file --set=root /EFI/almalinux/shimx64.efi; \
+             then chainloader /EFI/almalinux/shimx64.efi; \
+             elif search --no-floppy --file --set=root /EFI/BOOT/BOOTX64.EFI; \
+             then chainloader /EFI/BOOT/BOOTX64.EFI; \
+             else exit 1; fi"
         }
     }
 }
@@ -430,4 +436,18 @@ fn ranges(cluster: &Cluster) -> Vec<Range> {
             dns: net.dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_the_disk_is_one_line_as_templates_take_it() {
+        for (disk_boot, name) in DISK_BOOTS {
+            for way in [grub_disk(disk_boot), ipxe_disk(disk_boot), localboot(disk_boot)] {
+                assert!(!way.chars().any(char::is_control), "{name}: {way:?}");
+            }
+        }
+    }
 }

@@ -100,7 +100,7 @@ pub fn built() -> &'static Path {
     })
 }
 
-fn stand_in() -> PathBuf {
+pub fn stand_in() -> PathBuf {
     support::repository().join("tests/boot/stand_in")
 }
 
@@ -133,7 +133,9 @@ pub fn installer(node: &str) -> PathBuf {
     let meta = "LABEL=DAOSMETA /var/lib/daos xfs defaults 0 0\n";
     let is_server = files.contains("NF_KEPT='DAOSMETA") || files.contains("NF_KEPT=DAOSMETA");
     support::write(&seed, "fstab", if is_server { meta } else { "" });
-    support::write(&seed, "install", std::fs::read(stand_in().join("install")).unwrap());
+    for file in ["install", "packages.sh"] {
+        support::write(&seed, file, std::fs::read(stand_in().join(file)).unwrap());
+    }
     support::write(&seed, "fakes", fakes());
     add_archives(&seed, node, files);
 
@@ -151,7 +153,7 @@ pub fn installer(node: &str) -> PathBuf {
 /// Packs `folder` without gzip, which a guest would take seconds to undo. GNU cpio pads to 512
 /// bytes, so that a second archive behind this one is found.
 #[track_caller]
-fn plain_cpio(folder: &Path, archive: &Path) {
+pub fn plain_cpio(folder: &Path, archive: &Path) {
     let script = "find . -mindepth 1 -printf '%P\\n' | LC_ALL=C sort | \
                   cpio --create --format=newc --owner=0:0 --quiet >\"$1\"";
     let output = support::command("sh")

@@ -115,7 +115,8 @@ impl Guest {
         Self::run_qemu(name, qemu)
     }
 
-    /// As [`Guest::start_firmware`], of a system that has the tests' root shell.
+    /// As [`Guest::start_firmware`], with a shell for [`Guest::run`] once the installed system
+    /// has one.
     #[track_caller]
     pub fn start_firmware_with_shell(turn: &Turn, name: &str, qemu: Command) -> Self {
         let mut guest = Self::start_firmware(turn, name, qemu);

@@ -12,6 +12,7 @@
 //! * [`media`]: from firmware and an ISO or a volume to the installer.
 //! * [`rootfs`]: from firmware to the first boot's end, on disks assembled from a root tree.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
+//! * [`install`]: a kickstart executed for real, from the network to a node that is ready.
 //! * [`lab`]: the program's own lab, from one command to a formatted system, and its end.
 //! * [`hardware`]: one node, in hardware that is not as planned.
 
@@ -19,6 +20,7 @@ mod bench;
 mod guest;
 mod hardware;
 mod initrd;
+mod install;
 mod lab;
 mod lan;
 mod machine;

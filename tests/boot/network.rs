@@ -58,7 +58,7 @@ const FROM_DISK: &str = "nodeforge-boot-test: disk";
 const HOST: &str = "nodeforge-boot-test: host";
 
 /// A network of its own with a switch, one address of ours, and ports for machines.
-struct Net {
+pub struct Net {
     /// Keeps the namespaces; ends with its standard input.
     holder: Child,
 }
@@ -68,7 +68,7 @@ const HOLD: &str = "echo ready; exec cat";
 
 impl Net {
     #[track_caller]
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut script = "set -e
             ip link set lo up
             ip link add br0 type bridge
@@ -88,7 +88,7 @@ impl Net {
 
     /// A command that runs in this network.
     #[track_caller]
-    fn command(&self, program: &Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         self.enter(self.holder.id(), program)
     }
 
@@ -159,7 +159,7 @@ fn end(process: &mut Child) {
 }
 
 /// A server of a test, and what it said on standard error.
-struct Process {
+pub struct Process {
     child: Child,
     lines: Receiver<String>,
     /// What it runs in, which ends after it.
@@ -168,7 +168,7 @@ struct Process {
 
 impl Process {
     #[track_caller]
-    fn start(mut command: Command, holders: Vec<Child>) -> Self {
+    pub fn start(mut command: Command, holders: Vec<Child>) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = channel();
@@ -184,7 +184,7 @@ impl Process {
 
     /// Waits for a line that contains `marker`.
     #[track_caller]
-    fn wait_for(&self, marker: &str) {
+    pub fn wait_for(&self, marker: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut said = String::new();
         loop {
@@ -218,9 +218,17 @@ impl Bench {
     /// Builds netlab.toml with `programs`: their names in the boot tree, and where they are.
     #[track_caller]
     fn new(programs: &[(&str, &Path)]) -> Self {
+        Self::with(programs, ("", ""))
+    }
+
+    /// As [`Bench::new`], with a text of netlab.toml replaced.
+    #[track_caller]
+    fn with(programs: &[(&str, &Path)], (old, new): (&str, &str)) -> Self {
         let bench = Self { folder: support::scratch() };
-        let text = std::fs::read(support::repository().join("tests/boot/netlab.toml")).unwrap();
-        support::write(bench.path(), "netlab.toml", text);
+        let text = support::repository().join("tests/boot/netlab.toml");
+        let text = std::fs::read_to_string(text).unwrap();
+        assert!(text.contains(old), "{old}");
+        support::write(bench.path(), "netlab.toml", text.replacen(old, new, 1));
         for (name, from) in programs {
             support::write(bench.path(), &format!("programs/{name}"), std::fs::read(from).unwrap());
         }
@@ -239,20 +247,10 @@ impl Bench {
         let tree = initrd::tree_with(INIT);
         let initrd = self.path().join("initrd");
         stand_in_cpio(tree.path(), &initrd);
-        let mut images = serde_json::Map::new();
-        for (name, from) in [("vmlinuz", support::guest_kernel()), ("initrd.img", initrd)] {
-            let bytes = std::fs::read(from).unwrap();
-            let record = serde_json::json!({
-                "size": bytes.len(),
-                "sha256": nodeforge::format::digest::Digest::of(&bytes),
-                "source": "the tests",
-                "assurance": "mirror_digest",
-            });
-            support::write(self.path(), &format!("cache/8.9/{name}"), bytes);
-            images.insert(name.to_owned(), record);
-        }
-        let record = serde_json::json!({ "format": 1, "release": "8.9", "images": images });
-        support::write(self.path(), "cache/8.9/images.json", record.to_string());
+        fill_cache(
+            &self.path().join("cache"),
+            &[("vmlinuz", &support::guest_kernel()), ("initrd.img", &initrd)],
+        );
     }
 
     /// Starts the boot server with `words` and waits until it serves.
@@ -277,6 +275,25 @@ impl Bench {
     fn disarm(&self, node: &str) {
         printed(self.path(), &["disarm", node]);
     }
+}
+
+/// Writes `images`, by name and where they are, into a cache as `fetch` leaves it.
+#[track_caller]
+pub fn fill_cache(cache: &Path, images: &[(&str, &Path)]) {
+    let mut recorded = serde_json::Map::new();
+    for (name, from) in images {
+        let bytes = std::fs::read(from).unwrap();
+        let record = serde_json::json!({
+            "size": bytes.len(),
+            "sha256": nodeforge::format::digest::Digest::of(&bytes),
+            "source": "the tests",
+            "assurance": "mirror_digest",
+        });
+        support::write(cache, &format!("8.9/{name}"), bytes);
+        recorded.insert((*name).to_owned(), record);
+    }
+    let record = serde_json::json!({ "format": 1, "release": "8.9", "images": recorded });
+    support::write(cache, "8.9/images.json", record.to_string());
 }
 
 /// Says which node's overlay came with the initrd, and what the boot loader said.
@@ -370,6 +387,10 @@ fn network_grub(folder: &Path) -> PathBuf {
         "terminal",
         "test",
         "minicmd",
+        "chain",
+        "search",
+        "part_gpt",
+        "fat",
     ];
     grub_image(&path, &["-p", "/grub"], &modules, folder);
     path
@@ -545,7 +566,8 @@ fn uefi_installs_by_grub() {
     let (turn, net) = (Turn::wait(), Net::new());
     let folder = support::scratch();
     let grub = network_grub(folder.path());
-    let bench = Bench::new(&[("grub/grubx64.efi", &grub)]);
+    let chain = ("disk_boot = \"exit 1\"", "disk_boot = \"chain\"");
+    let bench = Bench::with(&[("grub/grubx64.efi", &grub)], chain);
     // GRUB 2.06 asks the server that its address came from, whatever a proxy said: so this site
     // names the boot server itself.
     let _site = net.start_dhcp_of_site(&["--dhcp-boot=grub/grubx64.efi,,10.78.0.1"]);

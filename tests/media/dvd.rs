@@ -77,9 +77,10 @@ submenu 'Troubleshooting -->' {
 }
 ";
 
-/// Writes the ISO to `folder/AlmaLinux-8.9-x86_64-dvd.iso`, with `initrd` as the installer's.
+/// Writes the ISO to `folder/AlmaLinux-8.9-x86_64-dvd.iso`, with `initrd` as the installer's, and
+/// its second stage where there is one.
 #[track_caller]
-pub fn make(folder: &Path, initrd: &Path) -> PathBuf {
+pub fn make(folder: &Path, initrd: &Path, stage2: Option<&Path>) -> PathBuf {
     let tree = support::scratch();
     let top = tree.path();
     let copy = |from: &Path, to: &str| support::write(top, to, std::fs::read(from).unwrap());
@@ -98,6 +99,9 @@ pub fn make(folder: &Path, initrd: &Path) -> PathBuf {
     for folder in ["isolinux", "images/pxeboot"] {
         copy(&support::guest_kernel(), &format!("{folder}/vmlinuz"));
         copy(initrd, &format!("{folder}/initrd.img"));
+    }
+    if let Some(stage2) = stage2 {
+        copy(stage2, "images/install.img");
     }
     make_efiboot(top);
     let iso = folder.join("AlmaLinux-8.9-x86_64-dvd.iso");

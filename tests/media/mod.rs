@@ -38,7 +38,7 @@ impl Lab {
         static LAB: OnceLock<Lab> = OnceLock::new();
         LAB.get_or_init(|| {
             let lab = Self::new("isos");
-            let base = dvd::make(&lab.folder, &installer(&lab.folder));
+            let base = dvd::make(&lab.folder, &installer(&lab.folder), None);
             let base = base.to_str().unwrap();
             printed(&lab.folder, &["media", "iso", "lab3.toml", "--base", base, "-o", "made"]);
             let one = ["media", "iso", "lab3.toml", "--base", base, "--node", "node[0-1]"];

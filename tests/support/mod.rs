@@ -89,6 +89,11 @@ pub fn stand_in_archive() -> PathBuf {
     tools_dir().join("stand-in/root.tar")
 }
 
+/// The root of an installer, with that system in it, as `scripts/make-stand-in` made it.
+pub fn install_img() -> PathBuf {
+    tools_dir().join("stand-in/install.img")
+}
+
 /// The binary of tests/fakes, built once: cargo knows no variable for it.
 #[track_caller]
 pub fn fakes() -> &'static Path {
