@@ -485,6 +485,15 @@ impl<'a> Machines<'a> {
         guest.quit();
     }
 
+    /// A node that is not armed boots from its disk.
+    #[track_caller]
+    fn assert_boots_from_disk(&self, name: &str, port: u8, mac: &str) {
+        let mut guest = self.start(name, port, mac);
+        guest.wait_for(FROM_DISK, TIMEOUT);
+        assert_eq!(guest.lines_with(HOST), [""; 0]);
+        guest.quit();
+    }
+
     /// A node that is not armed and a stranger boot from their disks.
     #[track_caller]
     fn assert_others_boot_from_disk(&self, mac: &str) {
@@ -559,7 +568,7 @@ fn bios_boots_by_ipxe_and_the_servers_own_dhcp() {
 }
 
 #[test]
-fn uefi_installs_by_grub() {
+fn uefi_boots_by_grub() {
     if support::lacks(&NEEDS) {
         return;
     }
@@ -573,7 +582,8 @@ fn uefi_installs_by_grub() {
     let _site = net.start_dhcp_of_site(&["--dhcp-boot=grub/grubx64.efi,,10.78.0.1"]);
     let _server = bench.serve(&net, &["--tftp"]);
     let machines = Machines::new(&turn, &net, bench.path(), Firmware::Uefi);
-    // Not the others: this GRUB's `exit 1` ends in OVMF's setup, not on the disk.
+    // Not a stranger: this GRUB's `exit 1` ends in OVMF's setup, not on the disk.
+    machines.assert_boots_from_disk("unarmed", 1, UEFI);
     bench.arm("uefi");
     machines.assert_installs("uefi", UEFI);
 }
