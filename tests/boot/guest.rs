@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -16,19 +16,42 @@ use tempfile::TempDir;
 
 use crate::support;
 
-/// Two tests with guests on two cores, beside the tests that judge, take more than twice as
-/// long.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// How many guests keep two cores busy, as each has one thread for all its processors. Tests with
+/// more, beside the tests that judge, take more than twice as long.
+const N_AT_A_TIME: usize = 2;
+
+static N_FREE: Mutex<usize> = Mutex::new(N_AT_A_TIME);
+static FREED: Condvar = Condvar::new();
 
 /// The right to start guests: held for the length of a test. The tests' threads queue here.
 pub struct Turn {
-    _guard: MutexGuard<'static, ()>,
+    n_guests: usize,
 }
 
 impl Turn {
     /// Waits until no other test has guests.
     pub fn wait() -> Self {
-        Self { _guard: ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner) }
+        Self::for_guests(N_AT_A_TIME)
+    }
+
+    /// As [`Turn::wait`], for a test that has one guest at a time: another such test may have its
+    /// own meanwhile.
+    pub fn wait_for_one() -> Self {
+        Self::for_guests(1)
+    }
+
+    fn for_guests(n_guests: usize) -> Self {
+        let n_free = N_FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let n_free = FREED.wait_while(n_free, |n_free| *n_free < n_guests);
+        *n_free.unwrap_or_else(PoisonError::into_inner) -= n_guests;
+        Self { n_guests }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *N_FREE.lock().unwrap_or_else(PoisonError::into_inner) += self.n_guests;
+        FREED.notify_all();
     }
 }
 

@@ -59,7 +59,7 @@ impl Site {
     /// Builds install.toml and serves it.
     #[track_caller]
     fn new(test: &str) -> Self {
-        let turn = Turn::wait();
+        let turn = Turn::wait_for_one();
         let folder = workplace(test);
         let installer = folder.join("initrd");
         let images = [
@@ -341,7 +341,7 @@ fn a_machine_installs_itself_from_a_nodes_iso_and_not_again_while_the_iso_stays_
     if lacks() || support::lacks(&dvd::NEEDS) {
         return;
     }
-    let turn = Turn::wait();
+    let turn = Turn::wait_for_one();
     let folder = workplace("install-iso");
     let base = dvd::make(&folder, &folder.join("initrd"), Some(&support::install_img()));
     let base = base.to_str().unwrap();

@@ -62,7 +62,7 @@ fn boot(iso: &Path, firmware: Firmware, drive: Drive) {
         }
     }
     let expected = area_files(iso);
-    let turn = Turn::wait();
+    let turn = Turn::wait_for_one();
     let mut guest = Guest::start_firmware(&turn, &format!("{firmware:?}-{drive:?}"), qemu);
     let report =
         guest.lines_between(BEGINS, ENDS, TIMEOUT).unwrap_or_else(|failure| panic!("{failure}"));
@@ -171,7 +171,7 @@ fn a_volume_is_found_by_its_label_beside_other_disks() {
     }
     qemu.arg("-kernel").arg(support::guest_kernel()).arg("-initrd").arg(&packed);
     qemu.args(["-append", "console=ttyS0 loglevel=4 panic=-1"]);
-    let turn = Turn::wait();
+    let turn = Turn::wait_for_one();
     let mut guest = Guest::start_firmware(&turn, "oemdrv", qemu);
     let report =
         guest.lines_between(BEGINS, ENDS, TIMEOUT).unwrap_or_else(|failure| panic!("{failure}"));

@@ -94,7 +94,7 @@ fn image() -> &'static Path {
 /// Starts the disk with `firmware`, and looks at what comes up.
 #[track_caller]
 fn boots_to_the_end_of_its_first_boot(name: &str, firmware: &[String]) {
-    let turn = Turn::wait();
+    let turn = Turn::wait_for_one();
     let disks = Disks::of_image(&scratch(name), image());
     let lan = Lan::new(&[NODE]);
     let mut qemu = support::command("qemu-system-x86_64");
