@@ -105,7 +105,7 @@ pub fn stand_in() -> PathBuf {
 }
 
 /// The initrd that finds the system disk and starts what is on it.
-fn initrd() -> PathBuf {
+pub fn initrd() -> PathBuf {
     static INITRD: OnceLock<PathBuf> = OnceLock::new();
     let made = INITRD.get_or_init(|| {
         let tree = initrd::tree_with(std::fs::read(stand_in().join("init")).unwrap());

@@ -1,8 +1,9 @@
 //! Real kernels under QEMU: what a kernel makes of the archives that a build wrote, and what
 //! nodes do that were installed from them. README.md beside this says what that proves.
 //!
-//! No accelerator: /dev/kvm may be there and hang. One test at a time has guests. A test waits
-//! for a line on the serial console with a timeout of five times the need, and never sleeps.
+//! No accelerator: /dev/kvm may be there and hang. One test at a time has guests, or two that
+//! have one each. A test waits for a line on the serial console with a timeout of five times the
+//! need, and never sleeps.
 //!
 //! * [`guest`]: a QEMU process, its console, and a shell in it.
 //! * [`initrd`]: the base initrd, whose init reports the tree it finds.
@@ -11,6 +12,7 @@
 //! * [`rollout`]: several nodes until the storage is formatted, and after.
 //! * [`media`]: from firmware and an ISO or a volume to the installer.
 //! * [`rootfs`]: from firmware to the first boot's end, on disks assembled from a root tree.
+//! * [`seed`]: a real cloud-init and a node's seed.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
 //! * [`install`]: a kickstart executed for real, from the network to a node that is ready.
 //! * [`lab`]: the program's own lab, from one command to a formatted system, and its end.
@@ -28,6 +30,7 @@ mod media;
 mod network;
 mod rollout;
 mod rootfs;
+mod seed;
 
 use std::path::Path;
 use std::time::Duration;
@@ -75,7 +78,7 @@ pub fn boot_with_overlays(
     let bytes: Vec<u8> = parts.flat_map(|part| std::fs::read(part).unwrap()).collect();
     std::fs::write(&joined, bytes).unwrap();
 
-    let turn = Turn::wait();
+    let turn = Turn::wait_for_one();
     let mut guest = Guest::start(&turn, kernel, &joined);
     let report = guest
         .lines_between(initrd::REPORT_BEGINS, initrd::REPORT_ENDS, BOOT_TIMEOUT)
@@ -156,7 +159,7 @@ fn a_guest_that_dies_is_told_with_what_it_said() {
     let folder = support::scratch();
     let archive = folder.path().join("no-init");
     stand_in_cpio(sample_tree().path(), &archive);
-    let turn = Turn::wait();
+    let turn = Turn::wait_for_one();
     let mut guest = Guest::start(&turn, &support::guest_kernel(), &archive);
     let failure = guest.lines_between("never", "said", BOOT_TIMEOUT).unwrap_err();
     assert!(failure.starts_with("the guest ended before it said `never`\n"), "{failure}");
