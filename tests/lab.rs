@@ -330,7 +330,7 @@ fn a_lab_goes_up_once_and_down_without_leaving_anything() {
     }
     let folder = workplace();
     let lab = Lab::of(&folder.path().join("lab"));
-    assert!(refusal(folder.path(), &["lab", "down"]).contains("opening the lab lab"));
+    assert!(refusal(folder.path(), &["lab", "down"]).contains("there is no lab in lab"));
     let output = run(folder.path(), &UP);
     assert!(output.status.success(), "{:?}", support::spoken_lines(&output));
     let before = pids(folder.path());
