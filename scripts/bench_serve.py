@@ -20,8 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-import bench  # noqa: E402
+from bench_cluster import TOOLS, write_cluster
 
 N_NODES = 1_000
 SECONDS = 5
@@ -89,7 +88,7 @@ def peak_mib(pid: int) -> float:
 def tools() -> tuple[dict, str | None]:
     """Paths of nginx and wrk and of wrk's library, unpacked from their packages: installed, nginx
     would be a service of this machine. Or why they are not there."""
-    folder = bench.TOOLS / "peer-nginx"
+    folder = TOOLS / "peer-nginx"
     found = {
         "nginx": folder / "usr/sbin/nginx",
         "wrk": folder / "usr/bin/wrk",
@@ -121,7 +120,7 @@ def rows(nodeforge: str, folder: pathlib.Path):
     environment = {**os.environ, "LD_LIBRARY_PATH": str(found["libraries"])}
     # nginx's workers may run as another user.
     folder.chmod(0o755)
-    bench.write_cluster(folder, N_NODES)
+    write_cluster(folder, N_NODES)
     programs = folder / "programs"
     programs.mkdir()
     (programs / "image.bin").write_bytes(os.urandom(IMAGE_BYTES))
