@@ -565,9 +565,13 @@ pub struct ImageArgs {
     pub rootfs: Option<PathBuf>,
 
     /// The kernel of those disks.
-    #[arg(long, value_name = "FILE", requires = "rootfs", required_if_eq_any([
-        ("format", "raw"), ("format", "qcow2"), ("format", "qcow2-compressed"),
-    ]))]
+    #[arg(
+        long, value_name = "FILE", requires = "rootfs",
+        required_unless_present_any = ["base", "format"],
+        required_if_eq_any = [
+            ("format", "raw"), ("format", "qcow2"), ("format", "qcow2-compressed"),
+        ],
+    )]
     pub kernel: Option<PathBuf>,
 
     /// Its initrd, unless it has all that it needs to find the root.

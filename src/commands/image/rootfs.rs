@@ -6,7 +6,7 @@ use std::io::{BufWriter, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::build::BuildError;
@@ -39,7 +39,7 @@ pub fn run(args: &ImageArgs, rootfs: &Path, color: Color) -> Result<Outcome> {
     require_tools(format)?;
     let kernel = match (format, &args.kernel) {
         (ImageFormat::Tar, _) => None,
-        (_, None) => bail!("--kernel names the kernel of the disks"),
+        (_, None) => unreachable!("clap asks for it"),
         (_, Some(kernel)) => Some(Kernel::open(kernel, args.initrd.as_deref())?),
     };
     refuse_running(&args.out)?;
