@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use crate::oracles::build::{self, Node};
@@ -15,6 +15,14 @@ const EXAMPLES: [&str; 2] = ["examples/lab3.toml", "examples/titan.toml"];
 /// The program under test.
 pub fn nodeforge() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_nodeforge"))
+}
+
+/// Runs `nodeforge arguments…` in `folder`, with the programs that the tests find; the caller looks
+/// at its exit code and output.
+pub fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(nodeforge());
+    command.args(arguments).current_dir(folder).env("PATH", support::path());
+    command.stdin(Stdio::null()).output().unwrap()
 }
 
 /// What `nodeforge arguments…`, run in `folder`, prints on standard output.

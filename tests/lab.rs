@@ -4,15 +4,15 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use nodeforge::format::digest::Digest;
 use nodeforge::format::qcow2::{Backing, DiskFormat, overlay};
 use nodeforge::units::ByteSize;
 use serde_json::Value;
 
-use crate::examples::{copy_with_secrets, nodeforge, printed};
-use crate::support;
+use crate::examples::{copy_with_secrets, nodeforge, printed, run};
+use crate::support::{self, judged};
 
 /// A lab of a test: whatever becomes of the test, nothing of it goes on running.
 pub struct Lab(PathBuf);
@@ -46,26 +46,12 @@ pub fn processes_in(folder: &Path) -> Vec<String> {
     entries.filter_map(|entry| of(&entry.unwrap().path())).collect()
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(nodeforge());
-    command.args(arguments).current_dir(folder).env("PATH", support::path());
-    command.stdin(Stdio::null()).output().unwrap()
-}
-
 /// What a run that fails says last.
 #[track_caller]
 fn refusal(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}");
     String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned()
-}
-
-#[track_caller]
-fn judged(program: &str, arguments: &[&str]) -> String {
-    let output = support::run(program, arguments);
-    let said = support::spoken_lines(&output).join("\n");
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
-    said
 }
 
 /// A copy of examples/lab3.toml with secrets, and a base image of 1 GiB with something on it.

@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 use tar::{Builder, EntryType, Header};
 
-use crate::examples::nodeforge;
-use crate::support;
+use crate::examples::{nodeforge, run};
+use crate::support::{self, judged};
 
 /// The judges, and what the program itself runs.
 const NEEDS: [&str; 10] = [
@@ -135,25 +135,11 @@ fn arguments<'a>(node: &'a str, format: &'a str) -> [&'a str; 11] {
     [&source[..], &rest[..]].concat().try_into().unwrap()
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(nodeforge());
-    command.args(arguments).current_dir(folder).env("PATH", support::path());
-    command.stdin(Stdio::null()).output().unwrap()
-}
-
 #[track_caller]
 fn made(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
     let said = support::spoken_lines(&output).join("\n");
     assert!(output.status.success(), "{said}");
-    said
-}
-
-#[track_caller]
-fn judged(program: &str, arguments: &[&str]) -> String {
-    let output = support::run(program, arguments);
-    let said = support::spoken_lines(&output).join("\n");
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
     said
 }
 
@@ -243,7 +229,7 @@ fn judges_find_a_disk_in_order_and_the_tree_on_it_with_its_owners() {
     assert_eq!(support::spoken_lines(&checked.unwrap()), ["node2.raw: OK"]);
     let list: Value = serde_json::from_slice(&fs::read(out.join("images.json")).unwrap()).unwrap();
     assert_eq!(list["images"][0]["size"], 400 << 20);
-    assert_eq!(list["images"][0]["reproducible"], true);
+    assert_eq!(list["images"][0]["reproducible"], "yes");
 }
 
 /// `TYPE MODE UID GID MTIME`, as debugfs tells.

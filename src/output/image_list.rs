@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::format::digest::Digest;
+use crate::manifest::Reproducible;
 use crate::output::disk::named;
 use crate::output::whole_file::{self, Audience, WholeFile};
 use crate::progress::{Progress, Unit};
@@ -30,10 +31,7 @@ pub struct Image {
     /// In bytes.
     pub size: u64,
     pub sha256: Digest,
-    /// Whether another run with the same inputs makes the same bytes.
-    pub reproducible: bool,
-    /// Why it is or is not.
-    pub because: String,
+    pub reproducible: Reproducible,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,8 +59,8 @@ impl Image {
             kind: kind.to_owned(),
             size,
             sha256,
-            reproducible: true,
-            because: "made by nodeforge of the same inputs and tools".to_owned(),
+            // As long as none is what an installer made.
+            reproducible: Reproducible::Yes,
         })
     }
 }

@@ -166,6 +166,19 @@ pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Output {
         .unwrap_or_else(|error| panic!("starting {program}: {error}"))
 }
 
+/// Both streams of `program`, which has to find nothing wrong.
+///
+/// # Panics
+///
+/// Panics, with all it said, if it does not exit 0.
+#[track_caller]
+pub fn judged(program: &str, arguments: &[&str]) -> String {
+    let output = run(program, arguments);
+    let said = spoken_lines(&output).join("\n");
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    said
+}
+
 /// Runs one of the Python judges beside the Rust ones.
 #[track_caller]
 pub fn run_judge<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Output {
