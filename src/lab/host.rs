@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use crate::tool;
 use crate::units::ByteSize;
 use crate::vm::qemu::{Accelerator, PROGRAMS, Threads, UEFI_FIRMWARE};
 
@@ -24,14 +25,10 @@ pub enum WantedAccelerator {
 ///
 /// Says what to install.
 pub fn qemu() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let places = PROGRAMS.iter().flat_map(|name| folders.iter().map(move |it| it.join(name)));
-    let mut places = places.filter(|path| path.is_file());
-    let Some(found) = places.next() else {
-        bail!("QEMU is not installed: install qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (EL)");
-    };
-    Ok(found)
+    PROGRAMS
+        .into_iter()
+        .find_map(tool::find)
+        .context("QEMU is not installed: install qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (EL)")
 }
 
 /// What runs `n_guests`.

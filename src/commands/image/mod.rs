@@ -14,7 +14,7 @@ use crate::build::BuildError;
 use crate::build::media::{MediaBuilder, from_media};
 use crate::cli::{ClusterArgs, ImageArgs};
 use crate::cluster::Cluster;
-use crate::commands::{Outcome, lint, load, report};
+use crate::commands::{Outcome, lint, load, media, report};
 use crate::diag::{Color, Diagnostic, SourceMap};
 use crate::lab::base::{self, Base};
 use crate::lab::images::{self, DataDisks, NodeImage, Target, Written};
@@ -204,10 +204,7 @@ fn nodes<'a>(
         for (at, machine) in of_kind {
             let node = &cluster.nodes[*at];
             let medium = builder.node(node, &mut renderer)?;
-            let audience = match medium.has_secrets() {
-                true => Audience::Owner,
-                false => Audience::Everybody,
-            };
+            let audience = media::audience(&medium);
             let script = &prepared.media_scripts().seed;
             let files = seed::files(cluster, node, &medium, script)
                 .with_context(|| format!("making the seed of {}", node.name))?;
