@@ -153,7 +153,7 @@ pub fn installer(node: &str) -> PathBuf {
 /// Packs `folder` without gzip, which a guest would take seconds to undo. GNU cpio pads to 512
 /// bytes, so that a second archive behind this one is found.
 #[track_caller]
-pub fn plain_cpio(folder: &Path, archive: &Path) {
+fn plain_cpio(folder: &Path, archive: &Path) {
     let script = "find . -mindepth 1 -printf '%P\\n' | LC_ALL=C sort | \
                   cpio --create --format=newc --owner=0:0 --quiet >\"$1\"";
     let output = support::command("sh")

@@ -157,9 +157,8 @@ def parse():
     return handler
 
 
-def run_scripts(scripts, kind, in_chroot=None):
-    chosen = [it for it in scripts if it.type == kind and (in_chroot is None or it.inChroot == in_chroot)]
-    for script in chosen:
+def run_scripts(scripts, kind):
+    for script in [it for it in scripts if it.type == kind]:
         run_script(script)
 
 
