@@ -17,21 +17,23 @@ use crate::support;
 use super::bench::{self, BOOT_TIMEOUT, COMMAND_TIMEOUT, scratch};
 use super::guest::{Guest, Turn};
 use super::lan::Lan;
-use super::network::{self, Net, Process};
+use super::network::{self, Net, OVMF_CODE, OVMF_VARS, Process};
 use super::{NEEDS, initrd};
 
 /// From firmware to an installed disk; it takes a minute, three beside a compiler.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
 
-const FURTHER_NEEDS: [&str; 8] = [
+const FURTHER_NEEDS: [&str; 10] = [
     "qemu-img",
     "strip",
     "unshare",
     "nsenter",
     "ip",
     "curl",
+    "grub-mkimage",
     support::STAND_IN,
     "/usr/lib/ipxe/undionly.kpxe",
+    OVMF_CODE,
 ];
 
 /// `install.toml`'s nodes.
@@ -47,20 +49,29 @@ fn lacks() -> bool {
     support::lacks(&[&NEEDS[..], &FURTHER_NEEDS].concat())
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Firmware {
+    /// Whose ROM is iPXE.
+    Bios,
+    /// PXE of its own, which loads GRUB.
+    Uefi,
+}
+
 /// A boot server with its network, and the disks of one machine.
 struct Site {
     folder: PathBuf,
     net: Net,
+    firmware: Firmware,
     _server: Process,
     turn: Turn,
 }
 
 impl Site {
-    /// Builds install.toml and serves it.
+    /// Builds install.toml for machines of `firmware` and serves it.
     #[track_caller]
-    fn new(test: &str) -> Self {
+    fn new(test: &str, firmware: Firmware) -> Self {
         let turn = Turn::wait_for_one();
-        let folder = workplace(test);
+        let folder = workplace(test, firmware);
         let installer = folder.join("initrd");
         let images = [
             ("vmlinuz", &*support::guest_kernel()),
@@ -68,8 +79,7 @@ impl Site {
             ("install.img", &support::install_img()),
         ];
         network::fill_cache(&folder.join("cache"), &images);
-        let program = std::fs::read("/usr/lib/ipxe/undionly.kpxe").unwrap();
-        support::write(&folder, "programs/undionly.kpxe", program);
+        add_boot_program(&folder, firmware);
         let words = ["build", "install.toml", "--cache", "cache", "--boot-programs", "programs"];
         printed(&folder, &words);
         let net = Net::new();
@@ -77,7 +87,7 @@ impl Site {
         command.args(["serve", "--dhcp"]).current_dir(&folder);
         let server = Process::start(command, Vec::new());
         server.wait_for(" on br0 (10.78.0.1)");
-        Self { folder, net, _server: server, turn }
+        Self { folder, net, firmware, _server: server, turn }
     }
 
     #[track_caller]
@@ -92,7 +102,7 @@ impl Site {
         let mut command = self.net.command(&qemu);
         let nic = "-netdev tap,id=lan,ifname=port0,script=no,downscript=no \
                    -object rng-random,id=random,filename=/dev/urandom -device virtio-rng-pci,rng=random";
-        let words = machine(&self.folder, mac, ",bootindex=1") + nic;
+        let words = machine(&self.folder, self.firmware, mac, ",bootindex=1") + nic;
         command.args(words.split_whitespace());
         Guest::start_firmware_with_shell(&self.turn, &format!("{node}-{name}"), command)
     }
@@ -139,11 +149,19 @@ impl Site {
 }
 
 /// QEMU's arguments for a box as install.toml has it, with the disks in `folder`: it starts its
-/// network card as `boot` says, and its disk second. iPXE is
-/// in the card's ROM.
-fn machine(folder: &Path, mac: &str, boot: &str) -> String {
+/// network card as `boot` says, and its disk second. BIOS has iPXE in the card's ROM, OVMF a driver
+/// of its own.
+fn machine(folder: &Path, firmware: Firmware, mac: &str, boot: &str) -> String {
     let folder = folder.display();
-    format!(
+    let firmware = match firmware {
+        Firmware::Bios => String::new(),
+        Firmware::Uefi => format!(
+            "-global virtio-net-pci.romfile= \
+             -drive if=pflash,unit=0,readonly=on,format=raw,file={OVMF_CODE} \
+             -drive if=pflash,unit=1,format=raw,file={folder}/vars "
+        ),
+    };
+    let machine = format!(
         "-machine q35,graphics=off -accel tcg,thread=single -smp 3,sockets=1,cores=3,threads=1 \
          -m 9G -device intel-iommu \
          -drive if=none,id=system,file={folder}/system.qcow2,format=qcow2,cache=unsafe \
@@ -151,24 +169,30 @@ fn machine(folder: &Path, mac: &str, boot: &str) -> String {
          -drive if=none,id=ssd,file={folder}/ssd.qcow2,format=qcow2,cache=unsafe \
          -device nvme,serial=ssd,drive=ssd,addr=0x11 \
          -device virtio-net-pci,netdev=lan,mac={mac},addr=0x10{boot} "
-    )
+    );
+    machine + &firmware
 }
 
 /// Of the word `secret`.
 const ROOT_PASSWORD: &str = "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1\n";
 
-/// A folder with the cluster file, the installer's initrd, and the empty disks of a machine.
+/// A folder with the cluster file for machines of `firmware`, the installer's initrd, and the
+/// empty disks of a machine.
 #[track_caller]
-fn workplace(test: &str) -> PathBuf {
+fn workplace(test: &str, firmware: Firmware) -> PathBuf {
     let folder = scratch(test);
     let text = support::repository().join("tests/boot/install.toml");
-    let text = std::fs::read(text).unwrap();
+    let mut text = std::fs::read_to_string(text).unwrap();
+    if firmware == Firmware::Uefi {
+        text = text.replace(r#"firmware = "bios""#, "firmware = \"uefi\"\ndisk_boot = \"chain\"");
+    }
     support::write(&folder, "install.toml", text);
     support::write(&folder, "root.sha512", ROOT_PASSWORD);
     support::set_mode(&folder, "root.sha512", 0o600);
     pack_installer(&folder.join("initrd"));
     add_disk(&folder, "system", "24G");
     add_disk(&folder, "ssd", "256M");
+    std::fs::copy(OVMF_VARS, folder.join("vars")).unwrap();
     folder
 }
 
@@ -182,6 +206,15 @@ fn add_disk(folder: &Path, name: &str, size: &str) {
         .output()
         .unwrap();
     assert!(output.status.success(), "qemu-img: {:?}", support::spoken_lines(&output));
+}
+
+#[track_caller]
+fn add_boot_program(folder: &Path, firmware: Firmware) {
+    let (name, from) = match firmware {
+        Firmware::Bios => ("undionly.kpxe", PathBuf::from("/usr/lib/ipxe/undionly.kpxe")),
+        Firmware::Uefi => ("grub/grubx64.efi", network::network_grub(folder)),
+    };
+    support::write(folder, &format!("programs/{name}"), std::fs::read(from).unwrap());
 }
 
 /// Modules that the installer's initrd needs, in the order of loading.
@@ -304,7 +337,7 @@ fn a_bios_machine_installs_itself_once_becomes_ready_and_keeps_its_data_when_ins
     if lacks() {
         return;
     }
-    let site = Site::new("install-bios");
+    let site = Site::new("install-bios", Firmware::Bios);
     let mut guest = installs_until_ready(&site);
     let before = state_of(&mut guest);
     guest.begin_shutdown(COMMAND_TIMEOUT).wait_for_end(BOOT_TIMEOUT);
@@ -318,11 +351,20 @@ fn a_bios_machine_installs_itself_once_becomes_ready_and_keeps_its_data_when_ins
 }
 
 #[test]
+fn a_uefi_machine_installs_itself_once_and_becomes_ready() {
+    if lacks() {
+        return;
+    }
+    let site = Site::new("install-uefi", Firmware::Uefi);
+    installs_until_ready(&site).quit();
+}
+
+#[test]
 fn an_installation_that_fails_says_why_on_the_console_and_to_the_boot_server() {
     if lacks() {
         return;
     }
-    let site = Site::new("install-fails");
+    let site = Site::new("install-fails", Firmware::Bios);
     site.arm(BROKEN.0);
     let mut guest = site.start(BROKEN, "install");
     guest.wait_for("nodeforge-boot-test: installer: error: ", INSTALL_TIMEOUT);
@@ -342,7 +384,7 @@ fn a_machine_installs_itself_from_a_nodes_iso_and_not_again_while_the_iso_stays_
         return;
     }
     let turn = Turn::wait_for_one();
-    let folder = workplace("install-iso");
+    let folder = workplace("install-iso", Firmware::Bios);
     let base = dvd::make(&folder, &folder.join("initrd"), Some(&support::install_img()));
     let base = base.to_str().unwrap();
     let words = ["media", "iso", "install.toml", "--base", base, "--node", NODE.0, "-o", "."];
@@ -357,7 +399,7 @@ fn a_machine_installs_itself_from_a_nodes_iso_and_not_again_while_the_iso_stays_
             iso.display(),
             lan.netdev(NODE.0)
         );
-        let words = machine(&folder, NODE.1, ",romfile=") + &stick;
+        let words = machine(&folder, Firmware::Bios, NODE.1, ",romfile=") + &stick;
         let mut command = support::command("qemu-system-x86_64");
         command.args(words.split_whitespace());
         Guest::start_firmware_with_shell(&turn, &format!("{}-{name}", NODE.0), command)

@@ -44,8 +44,8 @@ const NEEDS: [&str; 16] = [
     OVMF_CODE,
 ];
 
-const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// The MAC addresses of netlab.toml, and one that it has not.
 const BIOS: &str = "52:54:00:78:00:11";
@@ -371,7 +371,7 @@ fn uefi_disk(folder: &Path) -> PathBuf {
 
 /// GRUB for the network, with the commands that EL8's own has built in.
 #[track_caller]
-fn network_grub(folder: &Path) -> PathBuf {
+pub fn network_grub(folder: &Path) -> PathBuf {
     let path = folder.join("grubx64.efi");
     let modules = [
         "efinet",
@@ -485,26 +485,23 @@ impl<'a> Machines<'a> {
         guest.quit();
     }
 
-    /// A node that is not armed boots from its disk.
+    /// A machine that is not to be installed boots from its disk.
     #[track_caller]
-    fn assert_boots_from_disk(&self, name: &str, port: u8, mac: &str) {
+    fn boots_from_disk(&self, name: &str, port: u8, mac: &str) -> Guest {
         let mut guest = self.start(name, port, mac);
         guest.wait_for(FROM_DISK, TIMEOUT);
         assert_eq!(guest.lines_with(HOST), [""; 0]);
-        guest.quit();
+        guest
     }
 
     /// A node that is not armed and a stranger boot from their disks.
     #[track_caller]
     fn assert_others_boot_from_disk(&self, mac: &str) {
-        let mut guests = [self.start("unarmed", 1, mac), self.start("stranger", 2, STRANGER)];
-        for guest in &mut guests {
-            guest.wait_for(FROM_DISK, TIMEOUT);
-            assert_eq!(guest.lines_with(HOST), [""; 0]);
-        }
+        let mut unarmed = self.boots_from_disk("unarmed", 1, mac);
         // What its own script says is the last word.
-        assert_eq!(guests[0].lines_with("is not known here"), [""; 0]);
-        guests.into_iter().for_each(Guest::quit);
+        assert_eq!(unarmed.lines_with("is not known here"), [""; 0]);
+        unarmed.quit();
+        self.boots_from_disk("stranger", 2, STRANGER).quit();
     }
 }
 
@@ -513,7 +510,7 @@ fn bios_boots_by_ipxe_and_the_generated_dnsmasq_conf() {
     if support::lacks(&NEEDS) {
         return;
     }
-    let (turn, net) = (Turn::wait(), Net::new());
+    let (turn, net) = (Turn::wait_for_one(), Net::new());
     let bench = Bench::new(&[("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe".as_ref())]);
     let _server = bench.serve(&net, &[]);
     let dnsmasq = support::find_program("dnsmasq").expect("the test asked for it");
@@ -537,7 +534,7 @@ fn bios_boots_by_pxelinux() {
     if support::lacks(&NEEDS) {
         return;
     }
-    let (turn, net) = (Turn::wait(), Net::new());
+    let (turn, net) = (Turn::wait_for_one(), Net::new());
     let bench = Bench::new(&[
         ("lpxelinux.0", "/usr/lib/PXELINUX/lpxelinux.0".as_ref()),
         ("ldlinux.c32", "/usr/lib/syslinux/modules/bios/ldlinux.c32".as_ref()),
@@ -557,7 +554,7 @@ fn bios_boots_by_ipxe_and_the_servers_own_dhcp() {
     if support::lacks(&NEEDS) {
         return;
     }
-    let (turn, net) = (Turn::wait(), Net::new());
+    let (turn, net) = (Turn::wait_for_one(), Net::new());
     let bench = Bench::new(&[("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe".as_ref())]);
     let _server = bench.serve(&net, &["--dhcp"]);
     let machines = Machines::new(&turn, &net, bench.path(), Firmware::Bios);
@@ -572,7 +569,7 @@ fn uefi_boots_by_grub() {
     if support::lacks(&NEEDS) {
         return;
     }
-    let (turn, net) = (Turn::wait(), Net::new());
+    let (turn, net) = (Turn::wait_for_one(), Net::new());
     let folder = support::scratch();
     let grub = network_grub(folder.path());
     let chain = ("disk_boot = \"exit 1\"", "disk_boot = \"chain\"");
@@ -583,7 +580,7 @@ fn uefi_boots_by_grub() {
     let _server = bench.serve(&net, &["--tftp"]);
     let machines = Machines::new(&turn, &net, bench.path(), Firmware::Uefi);
     // Not a stranger: this GRUB's `exit 1` ends in OVMF's setup, not on the disk.
-    machines.assert_boots_from_disk("unarmed", 1, UEFI);
+    machines.boots_from_disk("unarmed", 1, UEFI).quit();
     bench.arm("uefi");
     machines.assert_installs("uefi", UEFI);
 }
@@ -603,7 +600,7 @@ fn boots_by_snponly_beside_the_sites_dhcp(firmware: Firmware) {
     if support::lacks(&NEEDS) {
         return;
     }
-    let (turn, net) = (Turn::wait(), Net::new());
+    let (turn, net) = (Turn::wait_for_one(), Net::new());
     let bench = Bench::new(&[("snponly.efi", "/usr/lib/ipxe/snponly.efi".as_ref())]);
     let _site = net.start_dhcp_of_site(&[]);
     let _server = bench.serve(&net, &["--proxy-dhcp", "--answer-strangers"]);
