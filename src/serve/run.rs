@@ -31,6 +31,10 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How many looks are between two for grants whose time is over.
 const LOOKS_PER_EXPIRY: u32 = 25;
 
+/// How many threads read what is not small. What they read is in the page cache as a rule, and
+/// each of them keeps memory of its own.
+const N_READERS: usize = 4;
+
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -72,7 +76,10 @@ pub fn run(options: &RunOptions) -> Result<()> {
     allow_many_files(options.max_connections);
     let settings =
         Settings { tls, prefix: url.path.clone(), max_connections: options.max_connections };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(N_READERS)
+        .build();
     let runtime = runtime.context("starting the threads of the server")?;
     runtime.block_on(serve(server, listen, Arc::new(settings), &network))
 }

@@ -7,14 +7,14 @@
 //! cost a few fsyncs. Records that another process changed are read again first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
@@ -72,6 +72,7 @@ pub struct Store {
     folder: PathBuf,
     shared: Arc<Shared>,
     reader: Mutex<Connection>,
+    log: WriteAheadLog,
     jobs: Mutex<Sender<Job>>,
 }
 
@@ -208,6 +209,7 @@ impl Store {
         Ok(Self {
             folder: folder.to_owned(),
             shared,
+            log: WriteAheadLog::open(folder)?,
             reader: Mutex::new(connect(folder)?),
             jobs: Mutex::new(jobs),
         })
@@ -293,11 +295,16 @@ impl Store {
     ///
     /// Fails if the database does.
     pub async fn refresh(&self) -> Result<()> {
-        let now = outside_changes(&self.reader.lock().expect("no reader panics"))?;
-        match now == self.shared.seen.load(Ordering::Acquire) {
-            true => Ok(()),
-            false => self.change(|_| Ok(())).await,
+        let written = self.log.written();
+        if written.is_some() && written == *self.log.known.read().expect("no writer panics") {
+            return Ok(());
         }
+        let now = outside_changes(&self.reader.lock().expect("no reader panics"))?;
+        if now != self.shared.seen.load(Ordering::Acquire) {
+            self.change(|_| Ok(())).await?;
+        }
+        *self.log.known.write().expect("no writer panics") = written;
+        Ok(())
     }
 
     /// Says to other processes that records have changed.
@@ -350,6 +357,33 @@ impl Store {
         let mut select = reader.prepare_cached("SELECT name, value FROM counters")?;
         let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+/// Tells without asking SQLite whether anybody has written since: each request asks, and almost
+/// never has anybody. Every transaction is written to this file, which stays while the database
+/// is open (<https://www.sqlite.org/walformat.html>).
+struct WriteAheadLog {
+    file: File,
+    /// When it had last been written, when the records were last known to be new.
+    known: RwLock<Option<SystemTime>>,
+}
+
+/// Two writes within a tick of the kernel's clock, 10 ms at most, leave the same time behind.
+const SAME_TIME: Duration = Duration::from_millis(50);
+
+impl WriteAheadLog {
+    fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("state.db-wal");
+        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self { file, known: RwLock::new(None) })
+    }
+
+    /// When it was last written; `None` if another write might leave the same time.
+    fn written(&self) -> Option<SystemTime> {
+        let written = self.file.metadata().and_then(|metadata| metadata.modified()).ok()?;
+        let is_past = written.elapsed().is_ok_and(|passed| passed > SAME_TIME);
+        is_past.then_some(written)
     }
 }
 
@@ -498,4 +532,32 @@ fn make_private(folder: &Path) -> Result<()> {
 
 fn in_database(folder: &Path) -> String {
     format!("reading {}", folder.join("state.db").display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_another_process_has_changed_is_known_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, other) =
+            (Store::open(folder.path()).unwrap(), Store::open(folder.path()).unwrap());
+        for last_grant in 1..200 {
+            // Some come when the write before is past, most come right after it.
+            if last_grant % 50 == 0 {
+                thread::sleep(SAME_TIME * 2);
+                server.refresh().await.unwrap();
+                assert!(server.log.known.read().unwrap().is_some());
+            }
+            let change = other.change(move |change| {
+                let record = Record { last_grant, ..Record::default() };
+                change.put("node0", record)?;
+                Store::tell_others(change)
+            });
+            change.await.unwrap();
+            server.refresh().await.unwrap();
+            assert_eq!(server.record("node0").last_grant, last_grant);
+        }
+    }
 }

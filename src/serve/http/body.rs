@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -39,21 +41,14 @@ impl Body {
     /// # Errors
     ///
     /// Fails if the file cannot be read.
-    pub fn of_file(
-        server: &Arc<Server>,
-        mut file: File,
-        start: u64,
-        length: u64,
-    ) -> io::Result<Self> {
-        if start > 0 {
-            file.seek(SeekFrom::Start(start))?;
-        }
+    pub fn of_file(server: &Arc<Server>, file: File, start: u64, length: u64) -> io::Result<Self> {
         if length <= PIECE.0 {
-            return Ok(Self::whole(read_piece(&mut file, length)?));
+            return Ok(Self::whole(read_piece(&file, start, length)?));
         }
         server.counts.downloads.fetch_add(1, Ordering::Relaxed);
         Ok(Self::File(FileBody {
             server: Arc::clone(server),
+            at: start,
             left: length,
             is_small: length <= PIECE.1,
             reading: Reading::Idle(Some(file)),
@@ -63,6 +58,8 @@ impl Body {
 
 pub struct FileBody {
     server: Arc<Server>,
+    /// Where the next piece begins.
+    at: u64,
     left: u64,
     /// A thread of its own would cost more than reading it from the page cache.
     is_small: bool,
@@ -82,21 +79,26 @@ impl FileBody {
         (DOWNLOAD_MEMORY / n_downloads).clamp(PIECE.0, PIECE.1).min(self.left)
     }
 
+    fn advance(&mut self, n_bytes: u64) {
+        self.at += n_bytes;
+        self.left -= n_bytes;
+    }
+
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let piece = self.piece();
+        let (at, piece) = (self.at, self.piece());
         if let Reading::Idle(file) = &mut self.reading {
-            let Some(mut file) = file.take() else { return Poll::Ready(None) };
+            let Some(file) = file.take() else { return Poll::Ready(None) };
             if self.is_small {
-                let read = read_piece(&mut file, piece);
-                self.left -= piece;
+                let read = read_piece(&file, at, piece);
+                self.advance(piece);
                 self.reading = Reading::Idle(read.is_ok().then_some(file));
                 return Poll::Ready(Some(read));
             }
             self.reading = Reading::Busy(spawn_blocking(move || {
-                let bytes = read_piece(&mut file, piece)?;
+                let bytes = read_piece(&file, at, piece)?;
                 Ok((file, bytes))
             }));
         }
@@ -105,7 +107,7 @@ impl FileBody {
         match outcome.map_err(io::Error::other).flatten() {
             Ok((file, bytes)) => {
                 self.reading = Reading::Idle(Some(file));
-                self.left -= bytes.len() as u64;
+                self.advance(bytes.len() as u64);
                 Poll::Ready(Some(Ok(bytes)))
             }
             Err(fault) => {
@@ -122,14 +124,21 @@ impl Drop for FileBody {
     }
 }
 
-/// Exactly `length` bytes: a file that ends before is not what was promised.
-fn read_piece(file: &mut File, length: u64) -> io::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(io::Error::other)?);
-    file.take(length).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 == length {
-        true => Ok(bytes.into()),
-        false => Err(io::ErrorKind::UnexpectedEof.into()),
+/// `length` bytes from `at` on: a file that ends before is not what was promised.
+fn read_piece(file: &File, at: u64, length: u64) -> io::Result<Bytes> {
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let at = at + bytes.len() as u64;
+        match pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(fault) => return Err(fault.into()),
+        }
     }
+    // There may be more room than was asked for.
+    bytes.truncate(length);
+    Ok(bytes.into())
 }
 
 impl hyper::body::Body for Body {
