@@ -426,3 +426,19 @@ fn boot_menus_name_only_files_that_are_built() {
         }
     }
 }
+
+#[test]
+fn strangers_go_to_their_disks_as_all_nodes_with_such_firmware_do_or_else_by_firmware() {
+    let folder = support::scratch();
+    let text = fs::read_to_string(repository().join("tests/boot/netlab.toml")).unwrap();
+    let chain = text.replace("disk_boot = \"exit 1\"", "disk_boot = \"chain\"");
+    let mixed = chain.replace("firmware = \"bios\"", "firmware = \"uefi\"");
+    for (text, chains) in [(&text, false), (&chain, true), (&mixed, false)] {
+        fs::write(folder.path().join("netlab.toml"), text).unwrap();
+        printed(folder.path(), &["build", "netlab.toml", "--cache", "none"]);
+        let menu = folder.path().join("out/current/pxe/grub/grub.cfg");
+        let menu = fs::read_to_string(menu).unwrap();
+        assert!(menu.contains("exit 1"), "{menu}");
+        assert_eq!(menu.contains("chainloader /EFI/BOOT/BOOTX64.EFI"), chains, "{menu}");
+    }
+}

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::cluster::{Cluster, DiskBoot, Kind, Net, Node, OverlayVia, SecretsVia};
+use crate::cluster::{Cluster, DiskBoot, Firmware, Kind, Net, Node, OverlayVia, SecretsVia};
 use crate::manifest::{BootNet, ClusterBoot, NodeBoot};
 use crate::net::MacAddr;
 use crate::render::install;
@@ -387,8 +387,7 @@ pub fn shared_files(
         domain: &cluster.domain,
         ntp: ntp.cloned().collect::<Vec<_>>().join(","),
         url: &cluster.boot.url,
-        // Firmware that is told of a success shows its setup instead of going on (UEFI 2.10 §3.1.1).
-        disk: grub_disk(DiskBoot::ExitFail),
+        disk: grub_disk(disk_boot_of_strangers(cluster)),
         efi_program: "grub/shimx64.efi",
         ranges: ranges(cluster),
         hosts: hosts(cluster),
@@ -402,6 +401,18 @@ pub fn shared_files(
     .into_iter()
     .map(|(path, template)| Ok((path.to_owned(), templates.render(template, &shared)?)))
     .collect()
+}
+
+/// A machine that nobody knows is left to its firmware, unless all nodes of UEFI need more than
+/// that: then it is likely to be of their kind.
+fn disk_boot_of_strangers(cluster: &Cluster) -> DiskBoot {
+    let kinds = cluster.kinds.iter().filter(|kind| kind.hw.firmware == Firmware::Uefi);
+    let ways: Vec<DiskBoot> = kinds.map(|kind| kind.hw.disk_boot).collect();
+    match !ways.is_empty() && ways.iter().all(|way| *way == DiskBoot::Chain) {
+        true => DiskBoot::Chain,
+        // Firmware that is told of a success shows its setup instead of going on (UEFI 2.10 §3.1.1).
+        false => DiskBoot::ExitFail,
+    }
 }
 
 fn hosts(cluster: &Cluster) -> Vec<Host<'_>> {
