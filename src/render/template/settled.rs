@@ -2,13 +2,14 @@
 //! once.
 //!
 //! Of what thousands of nodes are rendered with, most is the same for a whole kind. [`settle`]
-//! renders that part of a template and keeps the text; what is left is mostly single values,
-//! which are put between the texts without the engine. What a [`Settled`] gives is what the
+//! renders that part of a template and keeps the text; what is left is mostly single values and
+//! conditions, which are put between the texts without the engine. What a [`Settled`] gives is what the
 //! template itself gives: where it cannot, it asks the template.
 //!
 //! [`settle`]: Templates::settle
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use handlebars::template::{HelperTemplate, Parameter, TemplateElement};
 use handlebars::{RenderContext, Renderable, StringOutput, Template};
@@ -33,7 +34,14 @@ enum Piece {
         path: Vec<String>,
         quote: Quote,
     },
-    /// A block or a partial that mentions what changes.
+    /// `{{#if path}}`, `{{#unless path}}` or `{{#with path}}` with bodies that hold nothing but
+    /// such pieces.
+    Condition {
+        path: Vec<String>,
+        if_holds: Vec<Piece>,
+        otherwise: Vec<Piece>,
+    },
+    /// Any other block, or a partial, that mentions what changes.
     Template(Box<Template>),
 }
 
@@ -52,8 +60,8 @@ impl Templates {
                 part.elements.push(element.clone());
                 part.mapping.extend(template.mapping.get(at).cloned());
                 let is_settled = !self.mentions_any(name, &part, changing);
-                match quick_value(element).filter(|_| !is_settled) {
-                    Some((path, quote)) => pieces.push(Piece::Value { path, quote }),
+                match quick_piece(element, &[]).filter(|_| !is_settled) {
+                    Some(piece) => pieces.push(piece),
                     None => {
                         let mut strict = part;
                         print_strictly(&mut strict);
@@ -88,31 +96,41 @@ impl Templates {
         values: &Values,
     ) -> Result<String, TemplateError> {
         let whole = || self.render_values(&settled.name, values);
-        let text = settled.pieces.as_ref().and_then(|pieces| self.join(pieces, values));
+        let text = settled.pieces.as_ref().and_then(|pieces| {
+            let mut text = String::new();
+            self.join(pieces, values, &mut text).map(|()| text)
+        });
         // The tests see to it that both ways lead to the same.
         debug_assert!(text.as_ref().is_none_or(|text| whole().as_ref() == Ok(text)));
         text.map_or_else(whole, Ok)
     }
 
-    fn join(&self, pieces: &[Piece], values: &Values) -> Option<String> {
-        let mut text = String::new();
+    /// `None` if anything fails.
+    fn join(&self, pieces: &[Piece], values: &Values, text: &mut String) -> Option<()> {
         for piece in pieces {
             match piece {
-                Piece::Text(settled) => text += settled,
+                Piece::Text(settled) => *text += settled,
                 Piece::Value { path, quote } => {
-                    text += &quote(value_at(path, values.data())?).ok()?
+                    *text += &quote(value_at(path, values.data())?).ok()?
                 }
-                Piece::Template(part) => text += &self.render_part(part, values)?,
+                Piece::Condition { path, if_holds, otherwise } => {
+                    match helpers::holds(value_at(path, values.data())?) {
+                        true => self.join(if_holds, values, text)?,
+                        false => self.join(otherwise, values, text)?,
+                    }
+                }
+                Piece::Template(part) => *text += &self.render_part(part, values)?,
             }
         }
-        Some(text)
+        Some(())
     }
 }
 
-/// The settled forms of many templates, made when they are first asked for.
-#[derive(Debug, Default)]
+/// The settled forms of many templates, made when they are first asked for. A copy shares what
+/// is there already.
+#[derive(Clone, Debug, Default)]
 pub struct SettledSet {
-    by_name: BTreeMap<String, Settled>,
+    by_name: BTreeMap<String, Arc<Settled>>,
 }
 
 impl SettledSet {
@@ -130,7 +148,7 @@ impl SettledSet {
     ) -> Result<String, TemplateError> {
         if !self.by_name.contains_key(name) {
             let settled = templates.settle(name, values, changing);
-            self.by_name.insert(name.to_owned(), settled);
+            self.by_name.insert(name.to_owned(), Arc::new(settled));
         }
         templates.render_settled(&self.by_name[name], values)
     }
@@ -143,20 +161,65 @@ fn push_text(pieces: &mut Vec<Piece>, text: &str) {
     }
 }
 
-/// Where the one value of a tag lies, and what makes text of it; `None` for any other element.
-fn quick_value(element: &TemplateElement) -> Option<(Vec<String>, Quote)> {
-    let (tag, plain): (&HelperTemplate, Quote) = match element {
-        TemplateElement::Expression(tag) => (tag, helpers::quote_by(helpers::PRINT_LINE)?),
-        TemplateElement::HtmlExpression(tag) => (tag, helpers::quote_by(helpers::PRINT_TEXT)?),
-        _ => return None,
-    };
+/// What an element comes to without the engine, inside of blocks `{{#with}}` that lead to `base`;
+/// `None` for what only the engine understands.
+fn quick_piece(element: &TemplateElement, base: &[String]) -> Option<Piece> {
+    match element {
+        TemplateElement::RawString(text) => Some(Piece::Text(text.clone())),
+        TemplateElement::Expression(tag) => {
+            quick_value(tag, helpers::quote_by(helpers::PRINT_LINE)?, base)
+        }
+        TemplateElement::HtmlExpression(tag) => {
+            quick_value(tag, helpers::quote_by(helpers::PRINT_TEXT)?, base)
+        }
+        TemplateElement::HelperBlock(block) => quick_condition(block, base),
+        _ => None,
+    }
+}
+
+fn quick_value(tag: &HelperTemplate, plain: Quote, base: &[String]) -> Option<Piece> {
     let (parameter, quote) = match (tag.params.as_slice(), &tag.name) {
         ([], path) => (path, plain),
         ([path @ Parameter::Path(_)], name) => (path, helpers::quote_by(name.as_name()?)?),
         _ => return None,
     };
-    let path = analysis::root_path(parameter.as_name()?)?;
-    (!path.is_empty()).then_some((path, quote))
+    Some(Piece::Value { path: quick_path(parameter, base)?, quote })
+}
+
+fn quick_condition(block: &HelperTemplate, base: &[String]) -> Option<Piece> {
+    let [parameter @ Parameter::Path(_)] = block.params.as_slice() else { return None };
+    if !block.hash.is_empty() || block.block_param.is_some() {
+        return None;
+    }
+    let path = quick_path(parameter, base)?;
+    let inner = match block.name.as_name()? {
+        "with" => path.as_slice(),
+        "if" | "unless" => base,
+        _ => return None,
+    };
+    let body = quick_pieces(block.template.as_ref(), inner)?;
+    let inverse = quick_pieces(block.inverse.as_ref(), base)?;
+    let (if_holds, otherwise) = match block.name.as_name()? {
+        "unless" => (inverse, body),
+        _ => (body, inverse),
+    };
+    Some(Piece::Condition { path, if_holds, otherwise })
+}
+
+fn quick_pieces(template: Option<&Template>, base: &[String]) -> Option<Vec<Piece>> {
+    let elements = template.iter().flat_map(|template| &template.elements);
+    elements.map(|element| quick_piece(element, base)).collect()
+}
+
+/// Where a value lies, seen from the root.
+fn quick_path(parameter: &Parameter, base: &[String]) -> Option<Vec<String>> {
+    let raw = parameter.as_name()?;
+    // Upwards out of a block, or to what the engine itself knows: that is for the engine.
+    if !base.is_empty() && raw.starts_with(['.', '@']) {
+        return None;
+    }
+    let below = analysis::root_path(raw)?;
+    (!below.is_empty()).then(|| [base, &below].concat())
 }
 
 fn value_at<'v>(path: &[String], data: &'v Value) -> Option<&'v Value> {

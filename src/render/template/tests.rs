@@ -236,11 +236,17 @@ fn undefined_names_are_found_in_branches_that_are_not_taken() {
 fn what_settled_gives_what_the_template_gives_whatever_changes() {
     let text = "{{a}} {{sh node.name}} {{{node.text}}}{{#each list}}{{this}}{{/each}}\n\
                 {{#if node.serial}}{{node.serial}} of {{a}}{{else}}none{{/if}}\n\
-                {{#with node}}{{name}}{{/with}} {{#unless b}}{{ini a}}{{/unless}}\n";
+                {{#with node}}{{name}}{{/with}} {{#unless b}}{{ini a}}{{/unless}}\n\
+                {{#with node}}{{#if serial}}{{serial}}{{else if text}}{{{text}}}{{/if}}\n\
+                {{#with inner}}{{sh x}}{{#unless ../serial}}-{{/unless}}{{/with}}\n\
+                {{#with inner}}{{x}}{{#with x}}{{this}}{{/with}}{{else}}{{name}}{{/with}}{{/with}}\n\
+                {{#if (eq node.name \"n1\")}}first{{/if}}{{#unless node.serial}}{{a}}{{else}}{{b}}{{/unless}}\n\
+                {{#with node.inner}}{{#each ../list}}{{this}}{{/each}}{{x}}{{/with}}\n";
     let mut templates = Templates::new();
     templates.add("t", text).unwrap();
     let values = |name: &str, serial: Value| {
-        let node = json!({ "name": name, "text": "one\ntwo\n", "serial": serial });
+        let inner = if serial.is_null() { Value::Null } else { json!({ "x": "it's" }) };
+        let node = json!({ "name": name, "text": "one\ntwo\n", "serial": serial, "inner": inner });
         Values::of(&json!({ "a": "A", "b": false, "list": [1, 2], "node": node }))
     };
     let settled = templates.settle("t", &values("first", Value::Null), &[&["node"]]);
