@@ -88,6 +88,14 @@ impl Templates {
     /// As [`render`](Self::render), with values that were made ready before: many templates
     /// can share them.
     pub fn render_values(&self, name: &str, values: &Values) -> Result<String, TemplateError> {
+        match self.has_long_list(name, values) {
+            // An empty path is above all others: whatever mentions a value may change.
+            true => self.render_settled(&self.settle(name, values, &[&[]]), values),
+            false => self.render_by_engine(name, values),
+        }
+    }
+
+    fn render_by_engine(&self, name: &str, values: &Values) -> Result<String, TemplateError> {
         self.handlebars
             .render_with_context(name, &values.0)
             .map_err(|fault| self.render_error(name, values.data(), &fault))
