@@ -120,7 +120,8 @@ impl Output {
             disk::make_dir(&staged.join(name), PUBLIC)?;
         }
         for (place, folder) in texts.manifest.folders() {
-            ensure!(self.is_in_store(folder), "the folder of {place} was not staged, or is lost");
+            let is_there = self.has_seen(folder) || self.is_in_store(folder);
+            ensure!(is_there, "the folder of {place} was not staged, or is lost");
             let link = staged.join(&place);
             symlink(store_link(&place, &folder.digest), &link)
                 .with_context(|| named("linking", &link))?;
