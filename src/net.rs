@@ -106,12 +106,16 @@ fn parse_octets(text: &str, separators: &[char], octets: &mut [u8]) -> Option<()
     fields.next().is_none().then_some(())
 }
 
+/// At most eight octets with colons.
 fn write_octets(octets: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (at, octet) in octets.iter().enumerate() {
-        let separator = if at == 0 { "" } else { ":" };
-        write!(f, "{separator}{octet:02x}")?;
+    const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b':'; 3 * 8];
+    for (three, octet) in text.chunks_exact_mut(3).zip(octets) {
+        three[0] = HEX_DIGITS[usize::from(octet >> 4)];
+        three[1] = HEX_DIGITS[usize::from(octet & 15)];
     }
-    Ok(())
+    let text = &text[..(3 * octets.len()).saturating_sub(1)];
+    f.write_str(std::str::from_utf8(text).expect("hex digits are ASCII"))
 }
 
 /// Where a device sits on the PCI bus: `0000:81:00.0`, in full and in lower case, the only

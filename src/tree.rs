@@ -3,6 +3,7 @@
 //! A [`FileTree`] proves to the format writers that paths are clean and relative, that
 //! every parent folder has an entry of its own, and that nothing is both a file and a folder.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -32,9 +33,20 @@ impl TreePath {
         &self.0
     }
 
+    /// The folder it is in; `None` at the top.
+    pub fn parent(&self) -> Option<&str> {
+        self.0.rsplit_once('/').map(|(parent, _)| parent)
+    }
+
     /// The folders above this path, outermost first.
     pub fn ancestors(&self) -> impl Iterator<Item = TreePath> + '_ {
         self.0.match_indices('/').map(|(end, _)| TreePath(self.0[..end].to_owned()))
+    }
+}
+
+impl Borrow<str> for TreePath {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -157,15 +169,16 @@ impl FileTree {
     ///
     /// [`TreeConflict`] when something else is in the way; the tree is unchanged then.
     pub fn insert(&mut self, path: TreePath, placed: Placed) -> Result<(), TreeConflict> {
-        let is_dir = |placed: &Placed| matches!(placed.entry, Entry::Dir { .. });
         let conflict = |at: &TreePath, there: &Placed| TreeConflict {
             path: at.clone(),
             first: there.origin.clone(),
             second: placed.origin.clone(),
         };
-        for parent in path.ancestors() {
-            if let Some(there) = self.entries.get(&parent).filter(|there| !is_dir(there)) {
-                return Err(conflict(&parent, there));
+        if !self.has_folder_of(&path) {
+            for parent in path.ancestors() {
+                if let Some(there) = self.entries.get(&parent).filter(|there| !is_dir(there)) {
+                    return Err(conflict(&parent, there));
+                }
             }
         }
         if let Some(there) = self.entries.get(&path)
@@ -173,15 +186,22 @@ impl FileTree {
         {
             return Err(conflict(&path, there));
         }
-        for parent in path.ancestors() {
-            self.entries.entry(parent).or_insert_with(|| Placed {
-                entry: Entry::Dir { mode: Mode::DIR },
-                owner: Owner::root(),
-                origin: placed.origin.clone(),
-            });
+        if !self.has_folder_of(&path) {
+            for parent in path.ancestors() {
+                self.entries.entry(parent).or_insert_with(|| Placed {
+                    entry: Entry::Dir { mode: Mode::DIR },
+                    owner: Owner::root(),
+                    origin: placed.origin.clone(),
+                });
+            }
         }
         self.entries.insert(path, placed);
         Ok(())
+    }
+
+    /// Whether the folder that `path` is in has an entry; those above it have one then, too.
+    pub fn has_folder_of(&self, path: &TreePath) -> bool {
+        path.parent().is_none_or(|parent| self.entries.get(parent).is_some_and(is_dir))
     }
 
     /// Puts a root-owned file at `path`; see [`insert`](Self::insert).
@@ -189,10 +209,10 @@ impl FileTree {
         &mut self,
         path: &str,
         mode: Mode,
-        contents: impl Into<Vec<u8>>,
+        contents: impl AsRef<[u8]>,
         origin: &str,
     ) -> Result<(), AddError> {
-        let entry = Entry::File { mode, contents: contents.into().into() };
+        let entry = Entry::File { mode, contents: contents.as_ref().into() };
         let placed = Placed { entry, owner: Owner::root(), origin: origin.into() };
         Ok(self.insert(TreePath::new(path)?, placed)?)
     }
@@ -244,6 +264,10 @@ impl FileTree {
         }
         Ok(())
     }
+}
+
+fn is_dir(placed: &Placed) -> bool {
+    matches!(placed.entry, Entry::Dir { .. })
 }
 
 /// Two things want one path.

@@ -17,7 +17,7 @@ use crate::changes::ListedChanges;
 use crate::cluster::{Cluster, Kind, Node, OverlayVia, SecretsVia};
 use crate::diag::{Diagnostic, codes};
 use crate::fetch::{CachedImages, Unpacked};
-use crate::format::digest::{Beginning, Digest};
+use crate::format::digest::{Beginning, Beginnings, Digest};
 use crate::format::{Archive, gzip, pack, pack_around};
 use crate::manifest::{
     FileEntry, Folder, LAYER_SUMS, Manifest, NodeEntry, PxeEntry, Reproducible, layer_sums,
@@ -292,8 +292,8 @@ fn build_layer(
         NewFile { name: plan::LAYER_CPIO, contents: Contents::Bytes(&packed.cpio) },
         NewFile { name: plan::LAYER_TAR, contents: Contents::Bytes(&packed.tar) },
     ];
-    target.stage(&files)?;
-    Ok(packed.into_layer(inputs))
+    let folder = target.stage(&files)?;
+    Ok(Layer { folder, inputs, tar: packed.tar })
 }
 
 /// The archives of a shared layer.
@@ -335,7 +335,7 @@ fn build_group(
     let layers = shared.layers_of(input.prepared.layers_of(group.kind));
     let kind_inputs = inputs::of_kind(input, group.kind, &layers);
     // What shares much is made ready for the first node that is made anew.
-    let mut renderer = None;
+    let mut maker = None;
     let mut built = Vec::with_capacity(group.nodes.len());
     for at in &group.nodes {
         let node = &input.cluster.nodes[*at];
@@ -344,16 +344,18 @@ fn build_group(
         let folder = match as_before.map(|entry| reuse(input, node, entry, target)).transpose()? {
             Some(Some(folder)) => folder,
             _ => {
-                let renderer =
-                    renderer.get_or_insert_with(|| input.prepared.nodes_of_kind(group.kind));
-                build_node(input, node, renderer, &layers, shared, target).map_err(|fault| {
-                    match fault {
+                let maker = maker.get_or_insert_with(|| Maker {
+                    renderer: input.prepared.nodes_of_kind(group.kind),
+                    install_begin: Beginnings::default(),
+                });
+                build_node(input, node, maker, &layers, shared, target).map_err(
+                    |fault| match fault {
                         BuildError::World(fault) => {
                             BuildError::World(fault.context(format!("building {}", node.name)))
                         }
                         problems => problems,
-                    }
-                })?
+                    },
+                )?
             }
         };
         let entry = entry(input, node, folder);
@@ -361,6 +363,13 @@ fn build_group(
         progress.advance(1);
     }
     Ok(built)
+}
+
+/// What makes the nodes of one kind, one after another.
+struct Maker<'p, 'a> {
+    renderer: NodeRenderer<'p, 'a>,
+    /// Of install.cpio.gz, up to the end of the scripts.
+    install_begin: Beginnings,
 }
 
 /// The folder of a node that would be made as it stands in the store; its secrets are kept for
@@ -448,13 +457,13 @@ fn make_node(
 fn build_node(
     input: &BuildInput<'_>,
     node: &Node,
-    renderer: &mut NodeRenderer<'_, '_>,
+    maker: &mut Maker<'_, '_>,
     layers: &[(String, &Layer)],
     shared: &Shared<'_>,
     target: &dyn Target,
 ) -> Result<Folder, BuildError> {
     let secrets = &input.secrets[node.kind];
-    let made = make_node(input.cluster, node, renderer, layers, shared, secrets)?;
+    let made = make_node(input.cluster, node, &mut maker.renderer, layers, shared, secrets)?;
     let name = node.name.as_str();
     let mut public = vec![
         NewFile { name: plan::OVERLAY_CPIO, contents: Contents::Bytes(&made.cpio) },
@@ -471,7 +480,10 @@ fn build_node(
         let sha256 = shared.scripts_begin.digest(bytes);
         let contents = Contents::Digested { bytes, sha256 };
         public.push(NewFile { name: plan::KICKSTART, contents });
-        public.push(NewFile { name: plan::INSTALL_CPIO, contents: Contents::Bytes(&made.install) });
+        let n_shared_bytes = shared.scripts.end_in(&made.install).unwrap_or(0);
+        let sha256 = maker.install_begin.digest(&made.install, n_shared_bytes);
+        let contents = Contents::Digested { bytes: &made.install, sha256 };
+        public.push(NewFile { name: plan::INSTALL_CPIO, contents });
         add_bundle(name, secrets, target)?;
     }
     let folder = target.stage(&public)?;

@@ -112,6 +112,27 @@ impl Beginning {
     }
 }
 
+/// The few ways in which many files begin, each digested once.
+#[derive(Clone, Debug, Default)]
+pub struct Beginnings(Vec<Beginning>);
+
+impl Beginnings {
+    /// As many as are kept: looking through more would take as long as digesting anew.
+    const MAX: usize = 32;
+
+    /// The digest of all of `bytes`; the first `n_shared_bytes` of it may have been seen before.
+    pub fn digest(&mut self, bytes: &[u8], n_shared_bytes: usize) -> Digest {
+        let shared = &bytes[..n_shared_bytes];
+        let at = self.0.iter().position(|it| it.bytes == shared);
+        let at = at.unwrap_or_else(|| {
+            self.0.truncate(Self::MAX - 1);
+            self.0.push(Beginning::new(shared));
+            self.0.len() - 1
+        });
+        self.0[at].digest(bytes)
+    }
+}
+
 impl Digest {
     /// In lower-case hex.
     fn with_hex<R>(&self, take: impl FnOnce(&str) -> R) -> R {
@@ -262,6 +283,16 @@ mod tests {
         for bytes in [&[b'x'; 1000][..], &[b'x'; 1001], &[b'x'; 999], b"", b"y"] {
             assert_eq!(beginning.digest(bytes), Digest::of(bytes));
         }
+    }
+
+    #[test]
+    fn a_digest_by_one_of_many_beginnings_is_that_of_the_whole() {
+        let mut beginnings = Beginnings::default();
+        for n in (0..100).chain(0..100) {
+            let bytes = [format!("{n:04}").as_bytes(), &[b'x'; 200][n..], b"end"].concat();
+            assert_eq!(beginnings.digest(&bytes, 204 - n), Digest::of(&bytes));
+        }
+        assert!(beginnings.0.len() <= Beginnings::MAX);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! One member, because the kernel loses what follows the first when a cpio is split over
 //! several.
 //!
-//! Written by libdeflate, which takes a third of zlib's time for small files, and read by
-//! zlib-rs: what is read back then says something about what was written. Only a part that other
-//! streams take in ([`Ready`]) is zlib-rs's work, for libdeflate always ends a stream.
+//! What is made once is written by libdeflate, what is made for each node by a quicker way for
+//! small texts, and all of it is read by zlib-rs: what is read back then says something about what
+//! was written. Only a part that other streams take in ([`Ready`]) is zlib-rs's work, for the
+//! others always end a stream.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -14,25 +15,24 @@ use flate2::{Compress, Compression, Crc, Decompress, FlushCompress, FlushDecompr
 use libdeflater::{CompressionLvl, Compressor};
 
 use crate::format::invalid_data;
+use crate::format::quick_deflate::QuickDeflate;
 
 /// How hard to try. The bytes depend on it, so it is part of what an artefact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Level 1, for what is made for each node.
+    /// In one pass, for what is made for each node.
     Fast,
-    /// Level 6, for what is made once: higher levels take several times as long for a few
-    /// hundredths of the size.
+    /// libdeflate's level 5, for what is made once: the next one takes half as long again for
+    /// some hundredths of the size.
     Small,
 }
 
-impl Level {
-    fn number(self) -> u8 {
-        match self {
-            Level::Fast => 1,
-            Level::Small => 6,
-        }
-    }
+/// [`Level::Small`], as libdeflate numbers it.
+const SMALL: i32 = 5;
+/// zlib's level for what many files take in.
+const READY: u32 = 6;
 
+impl Level {
     /// RFC 1952 §2.3: deflate, no optional fields, no time, the compressor's effort, and an
     /// unknown operating system.
     fn header(self) -> [u8; N_HEADER_BYTES] {
@@ -106,6 +106,12 @@ impl Ready {
 
     pub fn plain(&self) -> &[u8] {
         &self.plain
+    }
+
+    /// Where it ends in a file that [`write_around`] wrote: up to there, files differ only in
+    /// what stands before it.
+    pub fn end_in(&self, packed: &[u8]) -> Option<usize> {
+        Some(super::find(packed, &self.deflated)? + self.deflated.len())
     }
 }
 
@@ -182,43 +188,50 @@ fn write_stored<W: Write>(piece: &[u8], out: &mut W) -> io::Result<()> {
 }
 
 thread_local! {
-    static FAST: Cell<Option<Deflater>> = const { Cell::new(None) };
-    static SMALL: Cell<Option<Deflater>> = const { Cell::new(None) };
+    static QUICK: Cell<Option<(QuickDeflate, Vec<u8>)>> = const { Cell::new(None) };
+    static THOROUGH: Cell<Option<(Compressor, Vec<u8>)>> = const { Cell::new(None) };
     static INFLATER: Cell<Option<Decompress>> = const { Cell::new(None) };
-}
-
-struct Deflater {
-    compressor: Compressor,
-    buffer: Vec<u8>,
 }
 
 /// Writes the whole stream of `plain` to `out`. The thread's compressor is out of its cell while
 /// in use, so that a writer that itself compresses works.
 fn deflate<W: Write>(plain: &[u8], level: Level, out: &mut W) -> io::Result<()> {
-    let kept = match level {
-        Level::Fast => &FAST,
-        Level::Small => &SMALL,
-    };
-    let mut deflater = kept.take().unwrap_or_else(|| {
-        let number = CompressionLvl::new(i32::from(level.number())).expect("0 to 12 are levels");
-        Deflater { compressor: Compressor::new(number), buffer: Vec::new() }
-    });
-    let n_bound = deflater.compressor.deflate_compress_bound(plain.len());
-    if deflater.buffer.len() < n_bound {
-        deflater.buffer.resize(n_bound, 0);
+    match level {
+        Level::Fast => deflate_quickly(plain, out),
+        Level::Small => deflate_thoroughly(plain, out),
     }
-    let n_deflated_bytes = deflater
-        .compressor
-        .deflate_compress(plain, &mut deflater.buffer)
+}
+
+fn deflate_quickly<W: Write>(plain: &[u8], out: &mut W) -> io::Result<()> {
+    let (mut compressor, mut buffer) =
+        QUICK.take().unwrap_or_else(|| (QuickDeflate::new(), Vec::new()));
+    buffer.clear();
+    compressor.deflate(plain, &mut buffer);
+    out.write_all(&buffer)?;
+    QUICK.set(Some((compressor, buffer)));
+    Ok(())
+}
+
+fn deflate_thoroughly<W: Write>(plain: &[u8], out: &mut W) -> io::Result<()> {
+    let (mut compressor, mut buffer) = THOROUGH.take().unwrap_or_else(|| {
+        let level = CompressionLvl::new(SMALL).expect("0 to 12 are levels");
+        (Compressor::new(level), Vec::new())
+    });
+    let n_bound = compressor.deflate_compress_bound(plain.len());
+    if buffer.len() < n_bound {
+        buffer.resize(n_bound, 0);
+    }
+    let n_deflated_bytes = compressor
+        .deflate_compress(plain, &mut buffer)
         .expect("the buffer is as large as any result");
-    out.write_all(&deflater.buffer[..n_deflated_bytes])?;
-    kept.set(Some(deflater));
+    out.write_all(&buffer[..n_deflated_bytes])?;
+    THOROUGH.set(Some((compressor, buffer)));
     Ok(())
 }
 
 /// The blocks of `plain`, up to a byte's border, without an end of the stream.
 fn flushed(plain: &[u8]) -> io::Result<Vec<u8>> {
-    let level = Compression::new(u32::from(Level::Small.number()));
+    let level = Compression::new(READY);
     let mut compress = Compress::new(level, false);
     let mut deflated = Vec::with_capacity(plain.len() / 2 + N_BUFFER_BYTES);
     loop {

@@ -22,6 +22,7 @@ pub mod grub;
 pub mod gzip;
 pub mod newc;
 pub mod qcow2;
+mod quick_deflate;
 pub mod tar;
 
 /// The time of everything in an artefact, in seconds since the Unix epoch:

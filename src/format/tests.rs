@@ -177,12 +177,12 @@ fn the_bytes_of_archives_are_those_of_the_last_version() {
     });
     let expected = [
         [
-            "fc79785c8693cc840c8bff7660bcf10d5b2221bf4f56b97fdfe8279c427e9623",
-            "46230775cef2da2166279928a69be81ae98a6e9f7d2f1ce5efef2e7f01c0873b",
+            "3fee57e039147161a89e773e85790797ef88e275b73e8ac85ce20edaf61190c7",
+            "e6ceae5478e44aec96dd20d19be449a7d50a9b7540f6bd13dc52204526150390",
         ],
         [
-            "ea00e3f87e9d29422ec0cb0fab268feee22763014515accb4c35d5e38e407a09",
-            "5991a1d60ee5563ddc413207520caad848c6f65a70dcf1f605950d3706b8dd85",
+            "aef6470485c5a57d7971c5e12db6981b271c81c878a8f6a7a79130040dd6eecc",
+            "3ab6507ef3b5895399f7c3717cda8b35b52ab5b2dbdba6df3e83091c173441d0",
         ],
     ];
     assert_eq!(digests, expected);

@@ -17,7 +17,7 @@
 //! in the store without a generation that refers to it; the next [`Output::open`] removes
 //! it. Start there; [`verify()`] reads only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,8 @@ pub struct Output {
     staging: Mutex<Option<PathBuf>>,
     n_staged: AtomicU64,
     n_written: AtomicU64,
+    /// Folders of the store that were found whole or put there meanwhile.
+    seen: Mutex<BTreeSet<Digest>>,
     secrets: Mutex<BTreeMap<String, NewSecret>>,
 }
 
@@ -133,6 +135,7 @@ impl Output {
             staging: Mutex::new(None),
             n_staged: AtomicU64::new(0),
             n_written: AtomicU64::new(0),
+            seen: Mutex::default(),
             secrets: Mutex::new(BTreeMap::new()),
         })
     }

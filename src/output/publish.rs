@@ -1,5 +1,6 @@
 //! From staged folders to a new generation that readers see, in one step.
 
+use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::symlink;
@@ -49,7 +50,13 @@ impl Output {
         let layer_sums = layer_sums(&manifest.layers);
         manifest.files.insert(LAYER_SUMS.to_owned(), FileEntry::of(layer_sums.as_bytes()));
         let secrets = self.secret_manifest();
-        let texts = Texts { manifest: &manifest, secrets: &secrets, layer_sums };
+        let texts = Texts {
+            manifest: &manifest,
+            secrets: &secrets,
+            layer_sums,
+            manifest_file: OnceCell::new(),
+            secret_manifest_file: OnceCell::new(),
+        };
         if let Some(generation) = self.generation()
             && !self.has_staged_secret()
             && generation.is_whole_with(&texts)
@@ -113,7 +120,8 @@ impl Output {
             disk::make_dir(&staged.join(name), PUBLIC)?;
         }
         for (place, folder) in texts.manifest.folders() {
-            ensure!(self.is_in_store(folder), "the folder of {place} was not staged, or is lost");
+            let is_there = self.has_seen(folder) || self.is_in_store(folder);
+            ensure!(is_there, "the folder of {place} was not staged, or is lost");
             let link = staged.join(&place);
             symlink(store_link(&place, &folder.digest), &link)
                 .with_context(|| named("linking", &link))?;
@@ -202,6 +210,9 @@ struct Texts<'a> {
     manifest: &'a Manifest,
     secrets: &'a SecretManifest,
     layer_sums: String,
+    /// Sizes and digests of the manifests, once they have been written.
+    manifest_file: OnceCell<FileEntry>,
+    secret_manifest_file: OnceCell<FileEntry>,
 }
 
 impl Texts<'_> {
@@ -218,14 +229,39 @@ impl Texts<'_> {
     }
 
     fn entry(&self, text: Text) -> io::Result<FileEntry> {
-        let mut out = BufWriter::new(ArtifactWriter::new("", io::sink()));
+        match self.known(text).and_then(OnceCell::get) {
+            Some(entry) => Ok(*entry),
+            None => self.write_digested(text, io::sink()),
+        }
+    }
+
+    /// Where the size and digest of a text go that another text lists.
+    fn known(&self, text: Text) -> Option<&OnceCell<FileEntry>> {
+        match text {
+            Text::Manifest => Some(&self.manifest_file),
+            Text::SecretManifest => Some(&self.secret_manifest_file),
+            Text::Sums | Text::LayerSums | Text::SecretSums => None,
+        }
+    }
+
+    fn write_digested<W: Write>(&self, text: Text, out: W) -> io::Result<FileEntry> {
+        let mut out = BufWriter::new(ArtifactWriter::new("", out));
         self.write(text, &mut out)?;
-        Ok(out.into_inner()?.finish().1.file)
+        let entry = out.into_inner()?.finish().1.file;
+        // The same as before, if it was known already.
+        _ = self.known(text).map(|known| known.set(entry));
+        Ok(entry)
     }
 
     fn put(&self, text: Text, path: &Path, mode: u32) -> Result<()> {
-        let mut out = BufWriter::new(disk::create(path, mode)?);
-        let written = self.write(text, &mut out).and_then(|()| out.flush());
+        let file = disk::create(path, mode)?;
+        let written = match self.known(text) {
+            Some(_) => self.write_digested(text, file).map(drop),
+            None => {
+                let mut out = BufWriter::new(file);
+                self.write(text, &mut out).and_then(|()| out.flush())
+            }
+        };
         written.with_context(|| named("writing", path))
     }
 

@@ -50,6 +50,7 @@ pub fn rollback(root: &Path, to: Option<u64>) -> Result<RolledBack> {
         staging: Mutex::new(None),
         n_staged: AtomicU64::new(0),
         n_written: AtomicU64::new(0),
+        seen: Mutex::default(),
         secrets: Mutex::new(BTreeMap::new()),
     };
     output.require_whole()?;

@@ -145,7 +145,20 @@ impl Output {
         let is_whole = |(name, file): (&str, &FileEntry)| {
             disk::is_file_of(&path.join(name), file.size, PUBLIC_FILE)
         };
-        disk::is_dir_of(&path, PUBLIC) && folder.files.iter().all(is_whole)
+        let is_whole = disk::is_dir_of(&path, PUBLIC) && folder.files.iter().all(is_whole);
+        if is_whole {
+            self.note_seen(folder);
+        }
+        is_whole
+    }
+
+    /// Whether this build found `folder` in the store or put it there; nothing is looked at.
+    pub(super) fn has_seen(&self, folder: &Folder) -> bool {
+        self.seen.lock().expect("no holder of the lock panics").contains(&folder.digest)
+    }
+
+    fn note_seen(&self, folder: &Folder) {
+        self.seen.lock().expect("no holder of the lock panics").insert(folder.digest);
     }
 
     /// Begins a large folder that is filled file by file. Of `alike`, a folder of the store, what
@@ -173,6 +186,7 @@ impl Output {
     fn put_into_store(&self, staged: &Path, folder: &Folder) -> Result<()> {
         let path = self.store_path(&folder.digest);
         let Err(fault) = fs::rename(staged, &path) else {
+            self.note_seen(folder);
             return Ok(());
         };
         let is_taken =
@@ -185,7 +199,9 @@ impl Output {
         }
         renameat_with(CWD, staged, CWD, &path, RenameFlags::EXCHANGE)
             .map_err(io::Error::from)
-            .with_context(|| named("replacing the damaged", &path))
+            .with_context(|| named("replacing the damaged", &path))?;
+        self.note_seen(folder);
+        Ok(())
     }
 
     fn note_secret(&self, name: &str, entry: SecretEntry, source: SecretSource) -> Result<()> {

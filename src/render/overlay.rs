@@ -6,6 +6,7 @@
 //! with them without any cluster, and then renders one scope at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -126,7 +127,7 @@ impl Renderer {
         let mut layer = Layer { renderer: self, scope, tree, faults: vec![], settled };
         for used in uses {
             if let Some(overlay) = self.overlays.get(used.overlay) {
-                layer.add(overlay, &format!("{} ({})", used.overlay, used.role), values);
+                layer.add(overlay, used.role, values);
             }
         }
         match layer.faults.is_empty() {
@@ -441,16 +442,26 @@ struct Layer<'a> {
 const CHANGING: &[&[&str]] = &[&["node"], &[ITEM]];
 
 impl Layer<'_> {
-    fn add(&mut self, overlay: &Overlay, origin: &str, values: &mut Values) {
-        let mentions = &self.renderer.mentions[&overlay.name];
-        for (part, mentions) in parts(overlay).zip(mentions) {
-            if mentions.scope == self.scope && applies(overlay, part.when(), values.data()) {
-                self.add_part(overlay, part, origin, values);
+    fn add(&mut self, overlay: &Overlay, role: &str, values: &mut Values) {
+        let (scope, mentions) = (self.scope, &self.renderer.mentions[&overlay.name]);
+        if mentions.iter().all(|it| it.scope != scope) {
+            return;
+        }
+        let origin: Arc<str> = format!("{} ({role})", overlay.name).into();
+        for (part, _) in parts(overlay).zip(mentions).filter(|(_, it)| it.scope == scope) {
+            if applies(overlay, part.when(), values.data()) {
+                self.add_part(overlay, part, &origin, values);
             }
         }
     }
 
-    fn add_part(&mut self, overlay: &Overlay, part: Part<'_>, origin: &str, values: &mut Values) {
+    fn add_part(
+        &mut self,
+        overlay: &Overlay,
+        part: Part<'_>,
+        origin: &Arc<str>,
+        values: &mut Values,
+    ) {
         let name = template_name(&overlay.name, part);
         match part {
             Part::Dir(dir) => {
@@ -486,7 +497,7 @@ impl Layer<'_> {
         name: &str,
         file: &OverlayFile,
         each: &Each,
-        origin: &str,
+        origin: &Arc<str>,
         values: &mut Values,
     ) {
         for item in items(&each.list, values.data()).cloned().unwrap_or_default() {
@@ -513,7 +524,7 @@ impl Layer<'_> {
         name: &str,
         file: &OverlayFile,
         path: TreePath,
-        origin: &str,
+        origin: &Arc<str>,
         values: &Values,
     ) {
         if let Some(text) = self.text(name, values) {
@@ -537,24 +548,39 @@ impl Layer<'_> {
         }
     }
 
-    fn place(&mut self, path: TreePath, entry: Entry, owner: &Owner, origin: &str, span: Span) {
-        let missing: Vec<TreePath> =
-            path.ancestors().filter(|parent| self.tree.get(parent).is_none()).collect();
-        for parent in missing {
-            let entry = Entry::Dir { mode: packaged_dir_mode(parent.as_str()) };
-            let placed = Placed { entry, owner: Owner::root(), origin: origin.into() };
-            // A file in the way is reported for the path itself, below.
-            if self.tree.insert(parent, placed).is_err() {
-                break;
-            }
+    fn place(
+        &mut self,
+        path: TreePath,
+        entry: Entry,
+        owner: &Owner,
+        origin: &Arc<str>,
+        span: Span,
+    ) {
+        if !self.tree.has_folder_of(&path) {
+            self.place_folders(&path, origin);
         }
-        let placed = Placed { entry, owner: owner.clone(), origin: origin.into() };
+        let placed = Placed { entry, owner: owner.clone(), origin: Arc::clone(origin) };
         if let Err(conflict) = self.tree.insert(path, placed) {
             self.faults.push(
                 Diagnostic::error(codes::PATH_TWICE, conflict.to_string())
                     .at(span)
                     .help("leave one overlay out of the profile"),
             );
+        }
+    }
+
+    /// Puts the folders above `path` that are not there.
+    fn place_folders(&mut self, path: &TreePath, origin: &Arc<str>) {
+        for parent in path.ancestors() {
+            if self.tree.get(&parent).is_some() {
+                continue;
+            }
+            let entry = Entry::Dir { mode: packaged_dir_mode(parent.as_str()) };
+            let placed = Placed { entry, owner: Owner::root(), origin: Arc::clone(origin) };
+            // A file in the way is reported for the path itself.
+            if self.tree.insert(parent, placed).is_err() {
+                break;
+            }
         }
     }
 }

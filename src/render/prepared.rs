@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::Serialize;
@@ -41,6 +42,8 @@ pub struct Prepared<'a> {
     /// Of the whole cluster, without what grows with it and no kind or node asks for: a copy
     /// for each kind stays small.
     shared_values: Values,
+    /// Of the whole cluster, for the layers, which are made once; they are the largest.
+    cluster_values: Mutex<Option<Values>>,
     kinds: Vec<PreparedKind<'a>>,
 }
 
@@ -59,6 +62,9 @@ struct PreparedKind<'a> {
     /// The last of those layers: the kind's files, and the cluster's files of overlays that
     /// only these nodes have.
     tree: FileTree,
+    /// What the node that was tried left ready.
+    settled: SettledSet,
+    settled_kickstart: SettledSet,
 }
 
 /// Reads every template that `cluster` uses and reports what is wrong with any of them.
@@ -102,17 +108,17 @@ pub fn prepare<'a>(
     if problems.has_errors_since(n_before) {
         return None;
     }
-    let mut shared_values = cluster_values(cluster);
-    for path in GROWING {
-        if !overlays.is_mentioned_by_nodes(path) {
-            shared_values.remove(path);
-        }
-    }
+    let mut whole = cluster_values(cluster);
+    let growing = GROWING.iter().filter(|path| !overlays.is_mentioned_by_nodes(path));
+    let growing: Vec<_> = growing.map(|path| (path, whole.remove(path))).collect();
+    let shared_values = whole.clone();
+    growing.into_iter().for_each(|(path, value)| whole.put_back(path, value));
     let mut prepared = Prepared {
         cluster,
         scripts: parts.scripts,
         media_scripts: MediaScripts::of(text_of),
         shared_values,
+        cluster_values: Mutex::new(Some(whole)),
         overlays,
         templates,
         sources: template_sources,
@@ -181,6 +187,8 @@ impl<'a> Prepared<'a> {
             tree,
             uses: all,
             values,
+            settled: SettledSet::default(),
+            settled_kickstart: SettledSet::default(),
         };
         if let Some(node) =
             self.cluster.nodes.iter().find(|node| std::ptr::eq(self.cluster.kind_of(node), kind))
@@ -211,14 +219,18 @@ impl<'a> Prepared<'a> {
     /// Renders one node of a kind: what fails for it fails for all.
     fn try_node(&self, node: &Node, kind: &mut PreparedKind<'a>, problems: &mut Problems) {
         let mut values = kind.values.clone();
-        if let Err(faults) = self.node_tree(node, kind, &mut values, &mut SettledSet::default()) {
+        let mut settled = SettledSet::default();
+        if let Err(faults) = self.node_tree(node, kind, &mut values, &mut settled) {
             problems.extend(faults);
             return;
         }
+        kind.settled = settled;
         problems.extend(self.overlays.clashes(&kind.uses, &values));
         let mut values = kind.kickstart.values();
         kind.kickstart.set_node(&mut values, self.cluster, node, NodeFiles::default());
-        if let Err(fault) = kickstart::render(&self.templates, &self.scripts, &values) {
+        let settled = &mut kind.settled_kickstart;
+        let text = kickstart::render_settled(&self.templates, &self.scripts, &values, settled);
+        if let Err(fault) = text {
             problems.push(self.diagnostic(&fault));
         }
     }
@@ -266,7 +278,8 @@ impl<'a> Prepared<'a> {
     ///
     /// Every template that fails.
     pub fn layers(&self) -> Result<BTreeMap<String, FileTree>, Vec<Diagnostic>> {
-        let mut values = cluster_values(self.cluster);
+        let kept = self.cluster_values.lock().expect("no holder of the lock panics").take();
+        let mut values = kept.unwrap_or_else(|| cluster_values(self.cluster));
         let names = self.cluster.layers.keys();
         let mut layers: BTreeMap<String, FileTree> = names
             .map(|name| {
@@ -303,8 +316,8 @@ impl<'a> Prepared<'a> {
             kind,
             values: kind.values.clone(),
             kickstart_values: kind.kickstart.values(),
-            settled: SettledSet::default(),
-            settled_kickstart: SettledSet::default(),
+            settled: kind.settled.clone(),
+            settled_kickstart: kind.settled_kickstart.clone(),
         }
     }
 

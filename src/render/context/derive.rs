@@ -609,8 +609,5 @@ pub fn connection_uuid(cluster: &str, node: &str, nic: &str) -> String {
         digest(&SHA256, format!("nodeforge connection\n{cluster}\n{node}\n{nic}").as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.as_ref()[..16]);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }

@@ -88,6 +88,14 @@ impl Templates {
     /// As [`render`](Self::render), with values that were made ready before: many templates
     /// can share them.
     pub fn render_values(&self, name: &str, values: &Values) -> Result<String, TemplateError> {
+        match self.has_long_list(name, values) {
+            // An empty path is above all others: whatever mentions a value may change.
+            true => self.render_settled(&self.settle(name, values, &[&[]]), values),
+            false => self.render_by_engine(name, values),
+        }
+    }
+
+    fn render_by_engine(&self, name: &str, values: &Values) -> Result<String, TemplateError> {
         self.handlebars
             .render_with_context(name, &values.0)
             .map_err(|fault| self.render_error(name, values.data(), &fault))
@@ -157,18 +165,22 @@ impl Values {
     }
 
     /// Takes out what stands under a path of names; templates that mention it fail then.
-    pub fn remove(&mut self, path: &[&str]) {
+    pub fn remove(&mut self, path: &[&str]) -> Option<Value> {
+        let (name, above) = path.split_last()?;
+        self.table_at(above)?.remove(*name)
+    }
+
+    /// Puts back what was [removed](Self::remove) from `path`.
+    pub fn put_back(&mut self, path: &[&str], value: Option<Value>) {
         let Some((name, above)) = path.split_last() else { return };
-        let mut value = self.0.data_mut();
-        for step in above {
-            match value.get_mut(step) {
-                Some(inner) => value = inner,
-                None => return,
-            }
+        if let (Some(value), Some(table)) = (value, self.table_at(above)) {
+            table.insert((*name).to_owned(), value);
         }
-        if let Value::Object(fields) = value {
-            fields.remove(*name);
-        }
+    }
+
+    fn table_at(&mut self, path: &[&str]) -> Option<&mut serde_json::Map<String, Value>> {
+        let value = path.iter().try_fold(self.0.data_mut(), |value, step| value.get_mut(step));
+        value?.as_object_mut()
     }
 
     /// Puts one root in the place of what was there.

@@ -233,14 +233,53 @@ fn undefined_names_are_found_in_branches_that_are_not_taken() {
 }
 
 #[test]
+fn long_lists_are_rendered_as_short_ones_are() {
+    let mut templates = Templates::new();
+    let text = "{{a}}\n{{#each list}}{{@index}} {{x}}\n{{/each}}{{#each list}}{{sh x}}{{#if y}}y{{/if}}\n{{/each}}end\n";
+    templates.add("t", text).unwrap();
+    for n_items in [0, 1, 63, 64, 65, 300] {
+        let items = || (0..n_items).map(|n| json!({ "x": format!("it's {n}"), "y": n % 2 }));
+        let values = Values::of(&json!({ "a": "A", "list": items().collect::<Vec<_>>() }));
+        let first = (0..n_items).map(|n| format!("{n} it's {n}\n"));
+        let second = (0..n_items).map(|n| format!("'it'\\''s {n}'{}\n", ["", "y"][n % 2]));
+        let expected =
+            ["A\n".to_owned()].into_iter().chain(first).chain(second).chain(["end\n".to_owned()]);
+        assert_eq!(
+            templates.render_values("t", &values),
+            Ok(expected.collect()),
+            "{n_items} items"
+        );
+        let mut items: Vec<Value> = items().collect();
+        if let Some(last) = items.last_mut() {
+            *last = json!({ "x": "two\nlines", "y": 0 });
+            let values = Values::of(&json!({ "a": "A", "list": items }));
+            let fault = templates.render_values("t", &values).unwrap_err();
+            assert_eq!((fault.line, fault.fault), (2, Fault::Value), "{n_items} items");
+        }
+    }
+}
+
+#[test]
 fn what_settled_gives_what_the_template_gives_whatever_changes() {
     let text = "{{a}} {{sh node.name}} {{{node.text}}}{{#each list}}{{this}}{{/each}}\n\
                 {{#if node.serial}}{{node.serial}} of {{a}}{{else}}none{{/if}}\n\
-                {{#with node}}{{name}}{{/with}} {{#unless b}}{{ini a}}{{/unless}}\n";
+                {{#with node}}{{name}}{{/with}} {{#unless b}}{{ini a}}{{/unless}}\n\
+                {{#with node}}{{#if serial}}{{serial}}{{else if text}}{{{text}}}{{/if}}\n\
+                {{#with inner}}{{sh x}}{{#unless ../serial}}-{{/unless}}{{/with}}\n\
+                {{#with inner}}{{x}}{{#with x}}{{this}}{{/with}}{{else}}{{name}}{{/with}}{{/with}}\n\
+                {{#if (eq node.name \"n1\")}}first{{/if}}{{#unless node.serial}}{{a}}{{else}}{{b}}{{/unless}}\n\
+                {{#with node.inner}}{{#each ../list}}{{this}}{{/each}}{{x}}{{/with}}\n\
+                {{#each node.items}}{{k}}{{#if v}}={{v}}{{else}}{{@index}}{{/if}}\n{{/each}}\
+                {{#each node.items}}{{sh k}}{{#each l}}{{this}} {{else}}-{{/each}}{{#unless v}}!{{/unless}}{{/each}}\n\
+                {{#each node.table}}{{this}};{{/each}}{{#each node.none}}{{x}}{{else}}nothing{{/each}}\n";
     let mut templates = Templates::new();
     templates.add("t", text).unwrap();
     let values = |name: &str, serial: Value| {
-        let node = json!({ "name": name, "text": "one\ntwo\n", "serial": serial });
+        let inner = if serial.is_null() { Value::Null } else { json!({ "x": "it's" }) };
+        let node = json!({ "name": name, "text": "one\ntwo\n", "serial": serial, "inner": inner,
+            "items": [{ "k": "a", "v": 1, "l": [1, 2] }, { "k": name, "v": null, "l": [] }],
+            "table": { "z": 1, "b": name }, "none": [],
+        });
         Values::of(&json!({ "a": "A", "b": false, "list": [1, 2], "node": node }))
     };
     let settled = templates.settle("t", &values("first", Value::Null), &[&["node"]]);
