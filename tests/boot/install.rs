@@ -34,8 +34,8 @@ const FURTHER_NEEDS: [&str; 8] = [
     "/usr/lib/ipxe/undionly.kpxe",
 ];
 
-/// `install.toml`'s nodes.
-const NODE: (&str, &str) = ("node0", "52:54:00:78:00:11");
+/// `install.toml`'s nodes: name and MAC address.
+pub const NODE: (&str, &str) = ("node0", "52:54:00:78:00:11");
 const BROKEN: (&str, &str) = ("node1", "52:54:00:78:00:12");
 
 const SAYS: &str = "nodeforge-boot-test: installer: ";
@@ -43,7 +43,7 @@ const INSTALLED: &str = "nodeforge-boot-test: installer: installed";
 const FORMAT_BEGINS: &str = "nodeforge-boot-test: dmg storage format begins";
 
 #[track_caller]
-fn lacks() -> bool {
+pub fn lacks() -> bool {
     support::lacks(&[&NEEDS[..], &FURTHER_NEEDS].concat())
 }
 
@@ -159,7 +159,7 @@ const ROOT_PASSWORD: &str = "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1
 
 /// A folder with the cluster file, the installer's initrd, and the empty disks of a machine.
 #[track_caller]
-fn workplace(test: &str) -> PathBuf {
+pub fn workplace(test: &str) -> PathBuf {
     let folder = scratch(test);
     let text = support::repository().join("tests/boot/install.toml");
     let text = std::fs::read(text).unwrap();
