@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::format::digest::Digest;
 use crate::units::Seconds;
@@ -22,6 +23,20 @@ pub struct Cli {
 
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// The command line of this process. Ends it with the exit code 2 and a message where that is wrong.
+pub fn parse() -> Cli {
+    let cli = Cli::parse();
+    if let Verb::Image(args) = &cli.verb
+        && let Err((kind, message)) = args.check()
+    {
+        let mut command = Cli::command();
+        command.build();
+        let image = command.find_subcommand_mut("image").expect("the verb was parsed");
+        image.error(kind, message).exit();
+    }
+    cli
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -544,7 +559,9 @@ pub enum ImageFormat {
 }
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("source").required(true).args(["base", "rootfs"]))]
+#[command(
+    group = clap::ArgGroup::new("source").required(true).args(["base", "rootfs", "install"])
+)]
 pub struct ImageArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -564,14 +581,8 @@ pub struct ImageArgs {
     #[arg(long, value_name = "DIR|TAR")]
     pub rootfs: Option<PathBuf>,
 
-    /// The kernel of those disks.
-    #[arg(
-        long, value_name = "FILE", requires = "rootfs",
-        required_unless_present_any = ["base", "format"],
-        required_if_eq_any = [
-            ("format", "raw"), ("format", "qcow2"), ("format", "qcow2-compressed"),
-        ],
-    )]
+    /// The kernel of those disks; of all but --format tar, which have none.
+    #[arg(long, value_name = "FILE", requires = "rootfs")]
     pub kernel: Option<PathBuf>,
 
     /// Its initrd, unless it has all that it needs to find the root.
@@ -582,6 +593,32 @@ pub struct ImageArgs {
     #[arg(long, value_enum, requires = "rootfs")]
     pub format: Option<ImageFormat>,
 
+    /// Install golden images in virtual machines, unattended and with the nodes' packages, one
+    /// for all nodes that have the same installed, and make the nodes' disks layers on them.
+    #[arg(long, requires = "iso")]
+    pub install: bool,
+
+    /// The vendor's ISO that starts the installer, such as AlmaLinux-8.9-x86_64-boot.iso. The
+    /// packages come from the mirror, as they do for other machines.
+    #[arg(
+        long, value_name = "ISO", requires = "install", conflicts_with_all = ["base", "rootfs"],
+    )]
+    pub iso: Option<PathBuf>,
+
+    /// What runs the instructions of those machines.
+    #[arg(
+        long, value_enum, default_value_t = AcceleratorChoice::Auto,
+        requires = "install", conflicts_with_all = ["base", "rootfs"],
+    )]
+    pub accel: AcceleratorChoice,
+
+    /// How long one installation may take, such as 90min.
+    #[arg(
+        long, value_name = "TIME", default_value = "4h", value_parser = seconds,
+        requires = "install", conflicts_with_all = ["base", "rootfs"],
+    )]
+    pub timeout: Seconds,
+
     /// Only these nodes, such as 'srv[001-016]'.
     #[arg(long, value_name = "RANGE")]
     pub node: Option<String>,
@@ -591,8 +628,27 @@ pub struct ImageArgs {
     pub out: PathBuf,
 
     /// Empty the disks for data that are there; else they stay as they are.
-    #[arg(long, requires = "base")]
+    #[arg(long, conflicts_with = "rootfs")]
     pub recreate_data: bool,
+}
+
+impl ImageArgs {
+    /// What clap's rules cannot say: whether there is to be a kernel depends on the format, and on
+    /// there being none.
+    fn check(&self) -> Result<(), (ErrorKind, &'static str)> {
+        let is_archive = self.format == Some(ImageFormat::Tar);
+        match (&self.rootfs, &self.kernel) {
+            (Some(_), None) if !is_archive => Err((
+                ErrorKind::MissingRequiredArgument,
+                "the following required arguments were not provided:\n  --kernel <FILE>",
+            )),
+            (Some(_), Some(_)) if is_archive => Err((
+                ErrorKind::ArgumentConflict,
+                "the argument '--kernel <FILE>' cannot be used with '--format tar'",
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -609,6 +665,9 @@ pub enum LabVerb {
     ///
     /// `up` starts it by itself; the scripts of `image` need one.
     Switch(LabSwitchArgs),
+    /// Is a program that ends when the process that started it does.
+    #[command(hide = true)]
+    Tied(LabTiedArgs),
 }
 
 /// What runs the guests' instructions.
@@ -729,6 +788,22 @@ pub struct LabSwitchArgs {
     /// The networks, by their names in the cluster file.
     #[arg(value_name = "NET", required = true)]
     pub nets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LabTiedArgs {
+    /// The process that starts it.
+    #[arg(value_name = "PID")]
+    pub parent: i32,
+
+    /// The program and its arguments.
+    #[arg(
+        value_name = "WORD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub words: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,12 +3,11 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-use nodeforge::cli::Cli;
+use nodeforge::cli;
 use nodeforge::commands::{self, Outcome};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = cli::parse();
     match commands::run(&cli) {
         Ok(outcome) => exit_code(outcome),
         // A reader that has seen enough (`nodeforge nodes … | head`) is no failure of ours.

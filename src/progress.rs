@@ -36,6 +36,22 @@ impl Progress {
         Self(bar)
     }
 
+    /// A bar for `what`, whose end nobody knows: it shows how long it takes, and what was
+    /// [told](Self::tell) last.
+    pub fn waiting(what: &str) -> Self {
+        let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed_precise} {wide_msg}");
+        let style = style.expect("the template above is valid");
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = bar.with_style(style).with_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self(bar)
+    }
+
+    /// Shows `text` beside a bar that is [waiting](Self::waiting).
+    pub fn tell(&self, text: &str) {
+        self.0.set_message(text.to_owned());
+    }
+
     /// A progress that shows nothing.
     pub fn hidden() -> Self {
         Self(ProgressBar::hidden())

@@ -1,14 +1,17 @@
 //! External programs: run with a list of arguments, never through a shell.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 /// Runs `program` and returns what it printed on standard output.
 ///
@@ -57,6 +60,21 @@ pub fn find(program: &str) -> Option<PathBuf> {
 pub fn found(program: &str) -> String {
     let path = find(program).and_then(|path| path.into_os_string().into_string().ok());
     path.unwrap_or_else(|| program.to_owned())
+}
+
+/// Makes a process of this program the program `words[0]`, with the others as its arguments. The
+/// kernel kills it when the thread of `parent` that started it is gone, however that ended.
+///
+/// # Errors
+///
+/// Fails if it cannot be started, and if `parent` is gone already.
+pub fn become_tied(parent: i32, words: &[String]) -> Result<Infallible> {
+    let (program, arguments) = words.split_first().context("there is no program to start")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).context("asking for the parent's end")?;
+    // It may have ended before the kernel was asked.
+    let is_there = getppid().is_some_and(|found| found.as_raw_nonzero().get() == parent);
+    ensure!(is_there, "the process {parent} did not start this one");
+    Err(Command::new(program).args(arguments).exec()).with_context(|| format!("starting {program}"))
 }
 
 /// How often a program is looked at while it runs.
@@ -120,7 +138,7 @@ fn end_of(file: &File) -> Result<String> {
 }
 
 /// The last lines of what a program said, in one line.
-fn tail(said: &[u8]) -> String {
+pub fn tail(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     let lines: Vec<&str> = said.lines().collect();
     lines[lines.len().saturating_sub(5)..].join(" | ")

@@ -20,6 +20,7 @@
 //! * [`rootfs`]: disks assembled from a root tree, before judges.
 //! * [`serve`]: the boot server, over loopback and with real curl.
 //! * [`lab`]: images of virtual machines before QEMU's and libvirt's judges, and a lab's processes.
+//! * [`install_image`]: `image --install` with a script for QEMU.
 //! * [`layers`]: the module order of `src/lib.rs`.
 //! * [`verbs`]: the verbs as a user meets them.
 //! * [`release`]: the check that a release binary runs on EL8.
@@ -40,6 +41,7 @@ mod format;
 mod fuzzing;
 mod hardware;
 mod incremental;
+mod install_image;
 mod kickstart;
 mod lab;
 mod layers;

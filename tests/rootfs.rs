@@ -129,10 +129,12 @@ fn workplace() -> tempfile::TempDir {
     folder
 }
 
-fn arguments<'a>(node: &'a str, format: &'a str) -> [&'a str; 11] {
-    let source = ["image", "lab.toml", "--rootfs", "tree.tar", "--kernel", "kernel"];
+/// An archive has no kernel.
+fn arguments<'a>(node: &'a str, format: &'a str) -> Vec<&'a str> {
+    let source = ["image", "lab.toml", "--rootfs", "tree.tar"];
+    let kernel: &[&str] = if format == "tar" { &[] } else { &["--kernel", "kernel"] };
     let rest = ["--node", node, "--format", format, "-oout"];
-    [&source[..], &rest[..]].concat().try_into().unwrap()
+    [&source[..], kernel, &rest[..]].concat()
 }
 
 #[track_caller]

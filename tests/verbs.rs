@@ -316,6 +316,8 @@ fn init_writes_files_that_check_accepts_and_replaces_none() {
 fn completions_and_man_pages_know_every_verb() {
     let folder = support::scratch();
     printed(folder.path(), &["man", "man"]);
+    assert!(folder.path().join("man/nodeforge-lab-up.1").exists());
+    assert!(!folder.path().join("man/nodeforge-lab-tied.1").exists(), "nobody starts it by hand");
     for verb in ["check", "build", "nodes", "show", "why", "verify", "fetch", "init", "schema"] {
         assert!(folder.path().join(format!("man/nodeforge-{verb}.1")).exists(), "{verb}");
         for shell in ["bash", "zsh", "fish"] {

@@ -53,10 +53,20 @@ install_packages() {
     for package in $NF_WITHOUT; do
         without+=("--exclude=$package")
     done
+    if are_there "${packages[@]}" "${without[@]/#--exclude=/-}"; then return; fi
     for package in "${modules[@]}"; do
         by_dnf module disable "$package"
     done
     by_dnf install "${without[@]}" "${packages[@]}"
+}
+
+# A golden image brings the list of what it was installed with and without (golden.sh).
+are_there() { # PACKAGE…
+    local package
+    [[ -r $NF_KEPT_FILES/packages ]] || return 1
+    for package in "$@"; do
+        grep -Fxq -e "$package" "$NF_KEPT_FILES/packages" || return 1
+    done
 }
 
 # The network may take a while, and a mirror may be busy.

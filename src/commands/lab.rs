@@ -20,6 +20,7 @@ use crate::lab::images::{self, DataDisks, NodeImage, Target};
 use crate::lab::status::{self, NodeStatus};
 use crate::lab::up::{self, DirectKernel, Found, Guest, Start};
 use crate::lab::{Lab, Locked, base, switch};
+use crate::tool;
 use crate::vm::{DiskUse, Machine, WayOut};
 
 /// How often consoles are looked at.
@@ -36,6 +37,7 @@ pub fn run(verb: &LabVerb, color: Color) -> Result<Outcome> {
         LabVerb::Console(args) => console(args),
         LabVerb::Down(args) => down(args),
         LabVerb::Switch(args) => switch::run(&args.nets).map(|()| Outcome::Done),
+        LabVerb::Tied(args) => match tool::become_tied(args.parent, &args.words)? {},
     }
 }
 
@@ -80,7 +82,7 @@ fn up(args: &LabUpArgs, color: Color) -> Result<Outcome> {
     wait(&lab, &nodes, &mut guests, Duration::from_secs(args.timeout.as_u64()))
 }
 
-fn wanted_accelerator(choice: AcceleratorChoice) -> WantedAccelerator {
+pub fn wanted_accelerator(choice: AcceleratorChoice) -> WantedAccelerator {
     match choice {
         AcceleratorChoice::Auto => WantedAccelerator::Any,
         AcceleratorChoice::Kvm => WantedAccelerator::Kvm,
@@ -227,7 +229,7 @@ fn tell_progress(node: &str, progress: &Progress, elapsed: Duration) {
 }
 
 /// `2:07`, minutes and seconds.
-fn clock(time: Duration) -> String {
+pub fn clock(time: Duration) -> String {
     format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 

@@ -54,10 +54,15 @@ fn write_pages(command: &clap::Command, name: &str, dir: &Path) -> Result<()> {
     let path = dir.join(format!("{name}.1"));
     let named = command.clone().name(name.to_owned());
     fs::write(&path, page(&named)?).with_context(|| format!("writing {}", path.display()))?;
-    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+    for verb in command.get_subcommands().filter(|verb| is_told_of(verb)) {
         write_pages(verb, &format!("{name}-{}", verb.get_name()), dir)?;
     }
     Ok(())
+}
+
+/// `help` is no verb of its own, and what is hidden is nothing that a person starts.
+fn is_told_of(verb: &clap::Command) -> bool {
+    verb.get_name() != "help" && !verb.is_hide_set()
 }
 
 fn page(command: &clap::Command) -> Result<Vec<u8>> {

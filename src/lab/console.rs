@@ -93,7 +93,7 @@ pub fn tail(lab: &Lab, node: &str) -> Result<Vec<String>> {
 }
 
 /// A line without control characters and the sequences of ECMA-48 (`ESC [ … letter`).
-fn plain(line: &str) -> String {
+pub fn plain(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     let mut characters = line.chars().peekable();
     while let Some(character) = characters.next() {

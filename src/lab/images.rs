@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::format::qcow2::{Backing, overlay};
 use crate::lab::base::Base;
 use crate::output::whole_file::{self, Audience, WholeFile};
+use crate::progress::{Progress, Unit};
 use crate::units::ByteSize;
 use crate::vm::{Disk, DiskUse, Machine, libvirt, qemu};
 
@@ -66,6 +67,7 @@ pub fn write(nodes: &[NodeImage], target: Target<'_>) -> Result<Written> {
         .with_context(|| format!("opening {}", target.folder.display()))?;
     refuse_base_in_the_way(nodes, &folder, target.base)?;
     let mut written = Written::default();
+    let progress = Progress::start("writing images", Some(nodes.len() as u64), Unit::Nodes);
     for batch in nodes.chunks(BATCH) {
         let mut files = Vec::new();
         for node in batch {
@@ -73,7 +75,9 @@ pub fn write(nodes: &[NodeImage], target: Target<'_>) -> Result<Written> {
         }
         written.n_files += files.len();
         whole_file::publish(files)?;
+        progress.advance(batch.len() as u64);
     }
+    progress.finish();
     write_networks(nodes, &folder, target.lab)?;
     Ok(written)
 }

@@ -4,6 +4,7 @@
 //! node's own on top of it. [`up`] starts a QEMU for each node and one [`switch`] between them,
 //! [`down`] ends them; both find what runs by asking the kernel ([`process`]), not by files that
 //! a killed program may leave behind. [`console`] reads how far a node is, and leads to it.
+//! [`install`] is no part of a lab: it has an installer fill a disk that labs can stand on.
 //!
 //! The nodes' network is a process of ours, as nothing else serves rootless guests of QEMU 6.2
 //! and later alike: `-netdev dgram` and `stream` came with 7.2; `socket,mcast=` joins its group
@@ -16,6 +17,7 @@ pub mod console;
 pub mod down;
 pub mod host;
 pub mod images;
+pub mod install;
 pub mod process;
 mod qmp;
 pub mod status;

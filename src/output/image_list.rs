@@ -25,13 +25,31 @@ const VERSION: u32 = 1;
 pub struct Image {
     /// The name of its file.
     pub file: String,
-    pub node: String,
+    /// Whose it is; `None` of what is several nodes'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// `raw disk`, `qcow2 disk`, `seed`, …: for people.
     pub kind: String,
     /// In bytes.
     pub size: u64,
     pub sha256: Digest,
     pub reproducible: Reproducible,
+    /// Why it is not reproducible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What it was installed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<Installed>,
+}
+
+/// What an image that an installer made was made of: of the same nothing else is to be installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// The digest of the installer's ISO.
+    pub iso: Digest,
+    pub kickstart: Digest,
+    /// Firmware, bus and size of its disk.
+    pub machine: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,12 +73,28 @@ impl Image {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
             file: name.into_owned(),
-            node: node.to_owned(),
+            node: Some(node.to_owned()),
             kind: kind.to_owned(),
             size,
             sha256,
-            // As long as none is what an installer made.
             reproducible: Reproducible::Yes,
+            why: None,
+            installed: None,
+        })
+    }
+
+    /// Of what an installer wrote at `path`, for several nodes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be read.
+    pub fn of_installed(path: &Path, file: File, kind: &str, from: Installed) -> Result<Self> {
+        Ok(Self {
+            node: None,
+            reproducible: Reproducible::No,
+            why: Some("an installer made it".to_owned()),
+            installed: Some(from),
+            ..Self::of(path, file, "", kind)?
         })
     }
 }
@@ -90,7 +124,12 @@ pub fn add(folder: &Path, images: Vec<Image>) -> Result<()> {
     whole_file::publish(vec![file(LIST, &json)?, file(SUMS, sums.as_bytes())?])
 }
 
-fn read(folder: &Path) -> Result<Vec<Image>> {
+/// The images in `folder` as they were when they were made.
+///
+/// # Errors
+///
+/// Fails if the list that is there is none of ours.
+pub fn read(folder: &Path) -> Result<Vec<Image>> {
     let path = folder.join(LIST);
     let text = match fs::read(&path) {
         Ok(text) => text,

@@ -235,6 +235,16 @@ pub struct Changed {
     efiboot: Vec<u8>,
 }
 
+impl Changed {
+    /// The kernel line of the entry that starts the installer by itself, without the initrds.
+    pub fn installer_line(&self) -> Option<String> {
+        let isolinux = self.configs.iter().find(|config| config.language == Language::Isolinux)?;
+        let entries = boot_config::entries(&isolinux.text, isolinux.language);
+        let entry = entries.into_iter().find(boot_config::Entry::is_installer)?;
+        Some(entry.arguments.join(" "))
+    }
+}
+
 /// `version = 8.9` of the section `[release]` of a .treeinfo.
 fn release_in(treeinfo: &str) -> Option<String> {
     let section = treeinfo.split("[release]").nth(1)?;

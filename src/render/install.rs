@@ -51,6 +51,20 @@ pub const OWN_PATHS: &[&[&str]] = &[
     &["root_hash"],
 ];
 
+/// What a golden image is called in its kickstart, where a node's has the node's name.
+pub const GOLDEN_IMAGE: &str = "golden image";
+
+/// The serial number of the disk that a golden image is installed on.
+pub const GOLDEN_DISK: &str = "nfgolden";
+
+/// What makes a node of a golden image and a seed.
+const CLOUD_INIT: &str = "cloud-init";
+
+/// Its units on EL8 (cloud-init 23.1, `systemd/`); cloud images have them enabled, and nothing says
+/// that a preset does so for everybody.
+const CLOUD_INIT_UNITS: [&str; 4] =
+    ["cloud-init-local", "cloud-init", "cloud-config", "cloud-final"];
+
 /// Module streams that are disabled: pmdk's libpmemobj is older than the one DAOS brings (DAOS's
 /// own utils/scripts/helpers/repo-helper-el8.sh disables it).
 pub const DISABLED_MODULES: [&str; 1] = ["pmdk"];
@@ -115,6 +129,11 @@ impl KindKickstart {
         Values::of(&self.0)
     }
 
+    /// As the golden image of nodes of this kind is installed.
+    pub fn golden(&self) -> KickstartContext {
+        golden(&self.0)
+    }
+
     /// Sets in `values`, which are those of the kind, what is `node`'s own.
     pub fn set_node(&self, values: &mut Values, cluster: &Cluster, node: &Node, files: NodeFiles) {
         let mut network = self.0.network.clone();
@@ -138,6 +157,43 @@ impl KindKickstart {
             root_hash: files.root_hash,
         });
     }
+}
+
+/// What installs the golden image of nodes that `of_nodes` installs: without anything that is a node's
+/// own, or a secret, or that a seed brings; on the one disk that is there for it.
+pub fn golden(of_nodes: &KickstartContext) -> KickstartContext {
+    let mut golden = KickstartContext {
+        node: GOLDEN_IMAGE.to_owned(),
+        boot_url: String::new(),
+        secrets: kickstart::SecretsSource::None,
+        layers: Vec::new(),
+        services: CLOUD_INIT_UNITS.map(str::to_owned).into(),
+        network: Network {
+            device: "link".to_owned(),
+            ip: String::new(),
+            netmask: String::new(),
+            gateway: None,
+            nameservers: Vec::new(),
+            mtu: None,
+            hostname: String::new(),
+        },
+        ssh_keys: Vec::new(),
+        install_disk: kickstart::DiskRule {
+            serial: Some(GOLDEN_DISK.to_owned()),
+            ..kickstart::DiskRule::default()
+        },
+        meta_disk: None,
+        data_pci: Vec::new(),
+        data_devices: Vec::new(),
+        tmpfiles: String::new(),
+        setperms: Vec::new(),
+        ..of_nodes.clone()
+    };
+    golden.excluded_packages.retain(|package| package != CLOUD_INIT);
+    if !golden.packages.iter().any(|package| package == CLOUD_INIT) {
+        golden.packages.push(CLOUD_INIT.to_owned());
+    }
+    golden
 }
 
 /// Whether a node of this kind needs a bundle of secrets: a root password's hash, or

@@ -14,18 +14,27 @@ use serde::{Serialize, Serializer};
 use crate::render::install;
 use crate::render::template::{SettledSet, TemplateError, Templates, Values};
 
-/// The template that [`render`] renders.
+/// The template of a node's kickstart.
 pub const TEMPLATE: &str = "kickstart/kickstart.ks.hbs";
 
-/// Every file that makes up the kickstart, by its path in `profiles/`.
-pub const FILES: [&str; 9] = [
+/// The template of the kickstart of a golden image.
+pub const GOLDEN: &str = "kickstart/golden.ks.hbs";
+
+/// Every file that makes up the kickstarts, by its path in `profiles/`.
+pub const FILES: [&str; 15] = [
     TEMPLATE,
+    GOLDEN,
     "kickstart/boot.sh",
     "kickstart/disk.sh",
+    "kickstart/disks.ks.hbs",
     "kickstart/fetch.sh",
     "kickstart/finish.sh",
+    "kickstart/golden.sh",
     "kickstart/lib.sh",
     "kickstart/onerror.sh",
+    "kickstart/packages.ks.hbs",
+    "kickstart/security.ks.hbs",
+    "kickstart/system.ks.hbs",
     "kickstart/target.sh",
     "kickstart/unpack.sh",
 ];
@@ -44,19 +53,19 @@ pub const DAOSMETA: &str = "DAOSMETA";
 pub const DAOSDATA: &str = "DAOSDATA";
 
 /// The template in two parts: scripts, which are the same in every kickstart, and after them
-/// what is to be rendered as [`TEMPLATE`].
+/// what is to be rendered.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
     pub scripts: String,
     pub own: String,
 }
 
-/// The template with every script pasted in, once, instead of a partial that the engine
-/// would render again for each node. What precedes its first tag is text and no template.
+/// The template `name` with every script and part pasted in, once, instead of a partial that the
+/// engine would render again for each node. What precedes its first tag is text and no template.
 ///
-/// `text_of` gives the texts of [`FILES`].
-pub fn template<'a>(text_of: impl Fn(&str) -> Option<&'a str>) -> Parts {
-    let commands = text_of(TEMPLATE).unwrap_or_default();
+/// `name` is [`TEMPLATE`] or [`GOLDEN`]; `text_of` gives the texts of [`FILES`].
+pub fn template<'a>(name: &str, text_of: impl Fn(&str) -> Option<&'a str>) -> Parts {
+    let commands = text_of(name).unwrap_or_default();
     let mut template = String::new();
     for line in commands.split_inclusive('\n') {
         let partial = line.trim_end().strip_prefix("{{> ").and_then(|line| line.strip_suffix("}}"));
@@ -68,21 +77,22 @@ pub fn template<'a>(text_of: impl Fn(&str) -> Option<&'a str>) -> Parts {
     Parts { scripts: template, own }
 }
 
-/// Returns the kickstart of one node.
+/// Returns the kickstart of one node, or of a golden image.
 ///
-/// `templates` holds the own part of [`template`], `scripts` is its other part; `values` are those
-/// of a [`KickstartContext`]. None may hold a control character: a line end in one would add a
-/// line to the kickstart.
+/// `templates` holds the own part of [`template`] as `name`, `scripts` is its other part; `values` are
+/// those of a [`KickstartContext`]. None may hold a control character: a line end in one would add
+/// a line to the kickstart.
 ///
 /// # Errors
 ///
 /// Fails when a (site's) template uses a value that is not in `context`.
 pub fn render(
     templates: &Templates,
+    name: &str,
     scripts: &str,
     values: &Values,
 ) -> Result<String, TemplateError> {
-    let own = templates.render_values(TEMPLATE, values)?;
+    let own = templates.render_values(name, values)?;
     Ok([scripts, &own].concat())
 }
 
@@ -291,6 +301,15 @@ pub struct DiskRule {
     pub min_bytes: Option<u64>,
     #[serde(serialize_with = "or_empty")]
     pub max_bytes: Option<u64>,
+}
+
+impl KickstartContext {
+    /// MiB that a disk needs for all partitions, as `choose_disk` of `disk.sh` adds them up: `/boot`
+    /// and `/boot/efi`, the table, and what the fields name.
+    pub fn disk_mib(&self) -> u64 {
+        let kept: u64 = self.kept.iter().map(|kept| kept.size_mib).sum();
+        1024 + 600 + 2 + self.root_mib + self.log_mib + kept
+    }
 }
 
 /// What a disk hangs on, told by its place in sysfs.

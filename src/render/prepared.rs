@@ -36,6 +36,8 @@ pub struct Prepared<'a> {
     templates: Templates,
     /// What every kickstart begins with.
     scripts: String,
+    /// What the kickstarts of golden images do.
+    golden_scripts: String,
     media_scripts: MediaScripts,
     /// Where the text of each of those templates is.
     sources: BTreeMap<String, SourceId>,
@@ -91,10 +93,15 @@ pub fn prepare<'a>(
     }
     let text_of = |name: &str| texts.get(name).map(|(_, text)| *text);
     // Places in it count the lines of the scripts it includes, so the source is the whole.
-    let parts = kickstart::template(text_of);
-    let shown = PathBuf::from("<kickstart with its scripts>");
-    template_sources.insert(kickstart::TEMPLATE.to_owned(), sources.add(shown, parts.own.clone()));
-    let kickstart = templates.add(kickstart::TEMPLATE, &parts.own);
+    let mut add_kickstart = |name: &str, shown: &str| {
+        let parts = kickstart::template(name, text_of);
+        let id = sources.add(PathBuf::from(shown), parts.own.clone());
+        template_sources.insert(name.to_owned(), id);
+        (templates.add(name, &parts.own), parts.scripts)
+    };
+    let (kickstart, scripts) = add_kickstart(kickstart::TEMPLATE, "<kickstart with its scripts>");
+    let (golden, golden_scripts) =
+        add_kickstart(kickstart::GOLDEN, "<golden image's kickstart with its scripts>");
     let further =
         further.iter().map(|name| (*name, text_of(name).map(|text| templates.add(name, text))));
     let added: Vec<_> = further.collect();
@@ -102,6 +109,7 @@ pub fn prepare<'a>(
         .into_iter()
         .filter_map(|(name, added)| Some((name, added?.err()?)))
         .chain(kickstart.err().map(|fault| (kickstart::TEMPLATE, fault)))
+        .chain(golden.err().map(|fault| (kickstart::GOLDEN, fault)))
     {
         problems.push(fault.diagnostic(template_sources[name]));
     }
@@ -115,7 +123,8 @@ pub fn prepare<'a>(
     growing.into_iter().for_each(|(path, value)| whole.put_back(path, value));
     let mut prepared = Prepared {
         cluster,
-        scripts: parts.scripts,
+        scripts,
+        golden_scripts,
         media_scripts: MediaScripts::of(text_of),
         shared_values,
         cluster_values: Mutex::new(Some(whole)),
@@ -345,6 +354,20 @@ impl<'a> Prepared<'a> {
     /// What the kickstarts of all nodes begin with.
     pub fn kickstart_scripts(&self) -> &str {
         &self.scripts
+    }
+
+    /// The kickstart of the golden image of a kind's nodes, and MiB that its disk has at least. It is
+    /// the same for kinds that differ in nothing that is installed.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a site's template names what is not there.
+    pub fn golden_kickstart(&self, kind: usize) -> Result<(String, u64), Vec<Diagnostic>> {
+        let context = self.kinds[kind].kickstart.golden();
+        let (name, scripts) = (kickstart::GOLDEN, &self.golden_scripts);
+        let text = kickstart::render(&self.templates, name, scripts, &Values::of(&context))
+            .map_err(|fault| vec![self.diagnostic(&fault)])?;
+        Ok((text, context.disk_mib()))
     }
 
     /// The scripts of media that are not a kickstart's.

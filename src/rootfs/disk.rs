@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -200,7 +200,10 @@ fn copy_data(path: &Path, out: &File) -> io::Result<()> {
     if ioctl_ficlone(out, &from).is_ok() {
         return Ok(());
     }
-    let size = from.metadata()?.len();
+    let metadata = from.metadata()?;
+    let size = metadata.len();
+    let taken = metadata.blocks() * 512;
+    let progress = Progress::start("copying the shared root", Some(taken), Unit::Bytes);
     out.set_len(size)?;
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
@@ -216,8 +219,10 @@ fn copy_data(path: &Path, out: &File) -> io::Result<()> {
             from.read_exact_at(&mut buffer[..length], at)?;
             out.write_all_at(&buffer[..length], at)?;
             at += length as u64;
+            progress.advance(length as u64);
         }
     }
+    progress.finish();
     Ok(())
 }
 

@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +22,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::serve::http::{self, Settings};
 use crate::serve::listen::BootUrl;
 use crate::serve::network::{self, Network, NetworkOptions};
+use crate::serve::signals;
 use crate::serve::{Options, Server, now, server_entry};
 
 /// How often is looked whether another generation was published, or a node armed.
@@ -111,7 +111,7 @@ async fn serve(
     let beside = tokio::spawn(network.serve(Arc::clone(&server), |line| eprintln!("{line}")));
     let serving = tokio::spawn(http::serve(Arc::clone(&server), listener, settings, stop));
     tokio::select! {
-        signal = wait_for_signal() => signal?,
+        signal = signals::wait() => signal?,
         ended = beside => ended.context("serving TFTP and DHCP")??,
     }
     let n_downloads = server.counts.downloads.load(Ordering::Relaxed);
@@ -119,19 +119,9 @@ async fn serve(
     _ = stop_all.send(true);
     tokio::select! {
         served = serving => served.context("serving")??,
-        signal = wait_for_signal() => signal?,
+        signal = signals::wait() => signal?,
     }
     eprintln!("stopped");
-    Ok(())
-}
-
-async fn wait_for_signal() -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
     Ok(())
 }
 

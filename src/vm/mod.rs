@@ -4,6 +4,7 @@
 //! that the first boot finds what the plan says. [`qemu`] and [`libvirt`] put it into words.
 //! Nothing here looks at a disk or starts a program.
 
+pub mod installer;
 pub mod libvirt;
 mod place;
 pub mod qemu;
@@ -395,9 +396,12 @@ fn made_mac(cluster: &Cluster, node: &Node, what: &str) -> MacAddr {
     MacAddr::from_octets([0x02, own[0], own[1], own[2], own[3], own[4]])
 }
 
-/// Of version 8, "custom" (RFC 9562 §5.8).
 fn uuid(cluster: &Cluster, node: &Node) -> String {
-    let digest = digest_of(cluster, node, "machine");
+    uuid_of(&digest_of(cluster, node, "machine"))
+}
+
+/// Of version 8, "custom" (RFC 9562 §5.8).
+fn uuid_of(digest: &Digest) -> String {
     let mut bytes = digest.as_bytes()[..16].to_owned();
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;

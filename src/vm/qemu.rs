@@ -208,7 +208,7 @@ fn at(place: Place) -> String {
 }
 
 /// A comma in a value of QEMU's is written twice.
-fn escaped(value: &str) -> String {
+pub fn escaped(value: &str) -> String {
     value.replace(',', ",,")
 }
 

@@ -266,6 +266,25 @@ impl Guest {
         self.said.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
+    /// Waits until the root shell of a system that says nothing by itself is there.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is not within `timeout`.
+    #[track_caller]
+    pub fn wait_for_shell(&mut self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        let shell = self.shell.as_mut().expect("the guest has a shell");
+        shell.get_ref().set_read_timeout(Some(timeout)).unwrap();
+        let mut line = Vec::new();
+        while !line.ends_with(b"hello\n") {
+            line.clear();
+            let n_read = shell.read_until(b'\n', &mut line).unwrap_or(0);
+            let is_late = Instant::now() > deadline;
+            assert!(n_read > 0 && !is_late, "{}: there is no shell", self.name);
+        }
+    }
+
     /// What `command` says to a root shell of the guest, on both streams.
     ///
     /// # Panics

@@ -36,8 +36,8 @@ const FURTHER_NEEDS: [&str; 10] = [
     OVMF_CODE,
 ];
 
-/// `install.toml`'s nodes.
-const NODE: (&str, &str) = ("node0", "52:54:00:78:00:11");
+/// `install.toml`'s nodes: name and MAC address.
+pub const NODE: (&str, &str) = ("node0", "52:54:00:78:00:11");
 const BROKEN: (&str, &str) = ("node1", "52:54:00:78:00:12");
 
 const SAYS: &str = "nodeforge-boot-test: installer: ";
@@ -45,12 +45,12 @@ const INSTALLED: &str = "nodeforge-boot-test: installer: installed";
 const FORMAT_BEGINS: &str = "nodeforge-boot-test: dmg storage format begins";
 
 #[track_caller]
-fn lacks() -> bool {
+pub fn lacks() -> bool {
     support::lacks(&[&NEEDS[..], &FURTHER_NEEDS].concat())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Firmware {
+pub enum Firmware {
     /// Whose ROM is iPXE.
     Bios,
     /// PXE of its own, which loads GRUB.
@@ -179,7 +179,7 @@ const ROOT_PASSWORD: &str = "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1
 /// A folder with the cluster file for machines of `firmware`, the installer's initrd, and the
 /// empty disks of a machine.
 #[track_caller]
-fn workplace(test: &str, firmware: Firmware) -> PathBuf {
+pub fn workplace(test: &str, firmware: Firmware) -> PathBuf {
     let folder = scratch(test);
     let text = support::repository().join("tests/boot/install.toml");
     let mut text = std::fs::read_to_string(text).unwrap();

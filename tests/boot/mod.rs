@@ -15,10 +15,12 @@
 //! * [`seed`]: a real cloud-init and a node's seed.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
 //! * [`install`]: a kickstart executed for real, from the network to a node that is ready.
+//! * [`golden`]: the program's own installations, of golden images, and what their ends leave.
 //! * [`lab`]: the program's own lab, from one command to a formatted system, and its end.
 //! * [`hardware`]: one node, in hardware that is not as planned.
 
 mod bench;
+mod golden;
 mod guest;
 mod hardware;
 mod initrd;

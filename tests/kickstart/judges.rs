@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nodeforge::render::install::golden;
 use nodeforge::render::kickstart::{
     self, EmbeddedFile, Firewall, KickstartContext, OverlaySource, SecretsSource, Selinux,
 };
 
 use super::machine::{Contents, Disk, Machine};
 use super::overlay::hand_over;
-use super::{client, pre, profiles, rendered, sections, server, words};
+use super::{client, pre, profiles, rendered, rendered_as, sections, server, words};
 
 const RELEASES: [&str; 3] = ["8.8", "8.9", "8.10"];
 const SELINUX: [Selinux; 3] = [Selinux::Disabled, Selinux::Permissive, Selinux::Enforcing];
@@ -22,7 +23,7 @@ const SECRETS: [SecretsSource; 4] =
 
 /// One context for each neighbourhood of choices: each value of each choice meets each value
 /// of the next one.
-fn matrix() -> Vec<KickstartContext> {
+pub fn matrix() -> Vec<KickstartContext> {
     let mut contexts = Vec::new();
     for (number, overlay) in (0..12).zip(OVERLAYS.iter().cycle()) {
         let base = if number % 2 == 0 { client() } else { server() };
@@ -96,15 +97,20 @@ fn ksvalidator_finds_nothing_to_say() {
         assert_ne!(whole, text, "the include is not in the kickstart");
         let file = folder.path().join(format!("{number}.ks"));
         fs::write(&file, whole).unwrap();
-        let judge = Command::new("ksvalidator")
-            .args(["-v", "RHEL8"])
-            .arg(&file)
-            .output()
-            .expect("ksvalidator is missing here: pip install pykickstart");
-        let said = String::from_utf8([judge.stdout, judge.stderr].concat()).unwrap();
-        let nothing = format!("\nChecking kickstart file {}\n\n", file.display());
+        let (said, nothing) = judged_by_ksvalidator(&file);
         assert_eq!(said, nothing, "about {context:#?}");
     }
+}
+
+/// What ksvalidator says, and what it says of a kickstart that is right.
+pub fn judged_by_ksvalidator(file: &Path) -> (String, String) {
+    let judge = Command::new("ksvalidator")
+        .args(["-v", "RHEL8"])
+        .arg(file)
+        .output()
+        .expect("ksvalidator is missing here: pip install pykickstart");
+    let said = String::from_utf8([judge.stdout, judge.stderr].concat()).unwrap();
+    (said, format!("\nChecking kickstart file {}\n\n", file.display()))
 }
 
 #[test]
@@ -166,9 +172,9 @@ fn every_value_of_the_context_is_a_shell_word_of_its_own() {
 fn shellcheck_is_silent_about_scripts_and_sections() {
     let folder = tempfile::tempdir().unwrap();
     let mut files = scripts();
-    for context in [client(), server()] {
-        let text = rendered(&context);
-        for opening in ["%pre ", "%post ", "%onerror "] {
+    let golden = rendered_as(kickstart::GOLDEN, &golden(&server()));
+    for text in [rendered(&client()), rendered(&server()), golden] {
+        for opening in OPENINGS {
             for section in sections(&text, opening) {
                 let file = folder.path().join(format!("section{}", files.len()));
                 fs::write(&file, format!("#!/bin/bash\n{section}")).unwrap();
@@ -176,7 +182,7 @@ fn shellcheck_is_silent_about_scripts_and_sections() {
             }
         }
     }
-    assert_eq!(files.len(), 8 + 7 + 2 * 6, "{files:?}");
+    assert_eq!(files.len(), 9 + 7 + 3 * 6, "{files:?}");
     let judge = Command::new("shellcheck")
         .arg("--external-sources")
         .args(&files)
@@ -184,6 +190,8 @@ fn shellcheck_is_silent_about_scripts_and_sections() {
         .expect("shellcheck is missing here");
     assert_eq!(String::from_utf8([judge.stdout, judge.stderr].concat()).unwrap(), "");
 }
+
+const OPENINGS: [&str; 4] = ["%pre ", "%post ", "%onerror ", "%traceback "];
 
 fn scripts() -> Vec<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

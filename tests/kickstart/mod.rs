@@ -2,6 +2,7 @@
 //! by section, on made-up machines.
 
 mod disks;
+mod golden;
 mod judges;
 pub mod machine;
 mod overlay;
@@ -22,17 +23,21 @@ fn profiles(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn templates() -> (Templates, String) {
+fn templates(name: &str) -> (Templates, String) {
     let texts: BTreeMap<&str, String> = kickstart::FILES.map(|file| (file, profiles(file))).into();
     let mut templates = Templates::new();
-    let template = kickstart::template(|file| texts.get(file).map(String::as_str));
-    templates.add(kickstart::TEMPLATE, &template.own).unwrap();
+    let template = kickstart::template(name, |file| texts.get(file).map(String::as_str));
+    templates.add(name, &template.own).unwrap();
     (templates, template.scripts)
 }
 
 fn rendered(context: &KickstartContext) -> String {
-    let (templates, scripts) = templates();
-    kickstart::render(&templates, &scripts, &Values::of(context)).unwrap()
+    rendered_as(kickstart::TEMPLATE, context)
+}
+
+fn rendered_as(name: &str, context: &KickstartContext) -> String {
+    let (templates, scripts) = templates(name);
+    kickstart::render(&templates, name, &scripts, &Values::of(context)).unwrap()
 }
 
 /// The bodies of the sections that begin with `opening`, in order.

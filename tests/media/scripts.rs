@@ -192,6 +192,33 @@ fn a_seed_makes_a_node_in_the_order_of_the_kickstart() {
 }
 
 #[test]
+fn packages_that_a_golden_image_brings_are_not_fetched() {
+    if lacks() {
+        return;
+    }
+    let machine = of_image("node2");
+    let values = machine.read("fs/vdb/nodeforge-node.sh");
+    let words = |name: &str| -> Vec<String> {
+        let line = values.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim_matches('\'').split(' ').map(str::to_owned).collect()
+    };
+    let without = words("NF_WITHOUT=").into_iter().map(|package| format!("-{package}"));
+    let mut list: Vec<String> = words("NF_PACKAGES=").into_iter().chain(without).collect();
+    list.push("cloud-init".to_owned());
+    let last = list.remove(0);
+    let asked = |list: &[String]| {
+        let machine = of_image("node2");
+        machine.write("var/lib/nodeforge/packages", list.join("\n") + "\n");
+        let output = seed(&machine);
+        assert!(output.status.success(), "{:?}", support::spoken_lines(&output));
+        machine.read("answers/actions").contains("dnf --assumeyes install")
+    };
+    assert!(asked(&list), "{last} is not on the list");
+    list.push(last);
+    assert!(!asked(&list), "all are on the list");
+}
+
+#[test]
 fn a_seed_that_is_not_whole_changes_nothing() {
     if lacks() {
         return;

@@ -1,11 +1,13 @@
 //! `nodeforge image`: the disks of virtual machines, thin on a shared base; or of any machine,
 //! assembled from a root tree.
 
+mod install;
 mod rootfs;
+mod spool;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -31,10 +33,11 @@ use crate::units::ByteSize;
 use crate::vm::{self, DiskUse, Machine, Network, WayOut};
 
 pub fn run(args: &ImageArgs, color: Color) -> Result<Outcome> {
-    match (&args.base, &args.rootfs) {
-        (Some(base), _) => on_base(args, base, color),
-        (None, Some(rootfs)) => rootfs::run(args, rootfs, color),
-        (None, None) => unreachable!("clap asks for one of them"),
+    match (&args.base, &args.rootfs, &args.iso) {
+        (Some(base), _, _) => on_base(args, base, color),
+        (None, Some(rootfs), _) => rootfs::run(args, rootfs, color),
+        (None, None, Some(iso)) => install::run(args, iso, color),
+        (None, None, None) => unreachable!("clap asks for one of them"),
     }
 }
 
@@ -45,23 +48,43 @@ fn on_base(args: &ImageArgs, base: &Path, color: Color) -> Result<Outcome> {
     let Some(made) = make(&wanted, color)? else { return Ok(Outcome::Problems) };
     let base = base::open(base, args.base_sha256)?;
     refuse_running(&args.out)?;
+    write_thin(args, &made, &base)?.tell(started);
+    Ok(Outcome::Done)
+}
+
+/// Thin disks on one base, as they are told of.
+struct Thin {
+    folder: PathBuf,
+    names: BTreeSet<range::NodeName>,
+    base: PathBuf,
+    n_files: usize,
+}
+
+impl Thin {
+    fn tell(&self, started: Instant) {
+        eprintln!(
+            "{}: images of {} on {}: {} files ({:.2} s)",
+            self.folder.display(),
+            range::fold(&self.names),
+            self.base.display(),
+            self.n_files,
+            started.elapsed().as_secs_f64(),
+        );
+    }
+}
+
+/// Writes what is the nodes' own on top of `base`, and lists it.
+fn write_thin(args: &ImageArgs, made: &Made, base: &Base) -> Result<Thin> {
     let data = match args.recreate_data {
         true => DataDisks::Recreated,
         false => DataDisks::Kept,
     };
-    let target = Target { folder: &args.out, base: &base, data, lab: &made.name };
+    let target = Target { folder: &args.out, base, data, lab: &made.name };
     let written = images::write(&made.nodes, target)?;
-    image_list::add(&args.out, listed(&made, &args.out)?)?;
-    tell(&made, &base, &written, &args.out);
-    eprintln!(
-        "{}: images of {} on {}: {} files ({:.2} s)",
-        args.out.display(),
-        range::fold(&made.names),
-        base.path.display(),
-        written.n_files,
-        started.elapsed().as_secs_f64(),
-    );
-    Ok(Outcome::Done)
+    image_list::add(&args.out, listed(made, &args.out)?)?;
+    tell(made, base, &written, &args.out);
+    let (folder, names) = (args.out.clone(), made.names.clone());
+    Ok(Thin { folder, names, base: base.path.clone(), n_files: written.n_files })
 }
 
 /// Disks and seeds as they were made. Data disks are no images: they are the guests' own.
@@ -136,6 +159,16 @@ pub struct Made {
 /// Makes what the images of the wanted nodes hold; draws the problems and returns `None` where
 /// that cannot be.
 pub fn make(wanted: &Wanted<'_>, color: Color) -> Result<Option<Made>> {
+    let nothing = |_: &Prepared<'_>, _: &Cluster, _: &[usize]| Ok(());
+    Ok(make_with(wanted, color, nothing)?.map(|(made, ())| made))
+}
+
+/// As [`make`], with what `further` makes of the kind of each node.
+fn make_with<T>(
+    wanted: &Wanted<'_>,
+    color: Color,
+    further: impl FnOnce(&Prepared<'_>, &Cluster, &[usize]) -> Result<T, BuildError>,
+) -> Result<Option<(Made, T)>> {
     let (mut source, cluster, mut problems) = load::read(wanted.cluster)?;
     let Some(mut cluster) = cluster else {
         return refused(wanted, &problems.into_sorted(), &source.map, color);
@@ -154,18 +187,23 @@ pub fn make(wanted: &Wanted<'_>, color: Color) -> Result<Option<Made>> {
         return refused(wanted, &found, &source.map, color);
     };
     report::draw(&found, &source.map, color)?;
-    match nodes(&prepared, &cluster, &secrets, machines) {
-        Ok(nodes) => Ok(Some(Made { name: cluster.name.clone(), names, nodes })),
+    let kinds: Vec<usize> = machines.iter().map(|(at, _)| cluster.nodes[*at].kind).collect();
+    let made = further(&prepared, &cluster, &kinds)
+        .and_then(|further| Ok((nodes(&prepared, &cluster, &secrets, machines)?, further)));
+    match made {
+        Ok((nodes, further)) => {
+            Ok(Some((Made { name: cluster.name.clone(), names, nodes }, further)))
+        }
         Err(fault) => refused(wanted, &fault.into_problems()?, &source.map, color),
     }
 }
 
-fn refused(
+fn refused<T>(
     wanted: &Wanted<'_>,
     problems: &[Diagnostic],
     sources: &SourceMap,
     color: Color,
-) -> Result<Option<Made>> {
+) -> Result<Option<T>> {
     report::draw(problems, sources, color)?;
     let summary = report::summary(problems);
     eprintln!("{}: {summary}; nothing was made", wanted.cluster.cluster.display());

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{FlockOperation, flock};
 
 use crate::build::BuildError;
 use crate::build::media::MediaBuilder;
 use crate::cli::{ImageArgs, ImageFormat};
 use crate::cluster::{Cluster, Node};
 use crate::commands::image::refuse_running;
+use crate::commands::image::spool::Spool;
 use crate::commands::{Outcome, load, media};
 use crate::diag::Color;
 use crate::fetch::magic;
@@ -39,7 +39,7 @@ pub fn run(args: &ImageArgs, rootfs: &Path, color: Color) -> Result<Outcome> {
     require_tools(format)?;
     let kernel = match (format, &args.kernel) {
         (ImageFormat::Tar, _) => None,
-        (_, None) => unreachable!("clap asks for it"),
+        (_, None) => unreachable!("the command line is refused without it"),
         (_, Some(kernel)) => Some(Kernel::open(kernel, args.initrd.as_deref())?),
     };
     refuse_running(&args.out)?;
@@ -166,44 +166,6 @@ fn version_in(kernel: &mut (impl Read + Seek)) -> std::io::Result<Option<String>
     let end = text.iter().position(|byte| matches!(byte, 0 | b' ')).unwrap_or(0);
     let version = String::from_utf8_lossy(&text[..end]).into_owned();
     Ok(Some(version).filter(|version| !version.is_empty()))
-}
-
-/// Files that nobody is to see, in a folder beside the images. What a killed run left there is
-/// removed by the next one.
-struct Spool {
-    path: PathBuf,
-    /// Held as long as the folder is in use.
-    _lock: File,
-}
-
-impl Spool {
-    fn in_folder(out: &Path) -> Result<Self> {
-        whole_file::require_folder(out, ByteSize::default())?;
-        let out = fs::canonicalize(out).with_context(|| named("opening", out))?;
-        let lock = File::open(&out).with_context(|| named("opening", &out))?;
-        ensure!(
-            flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
-            "another nodeforge makes images in {}",
-            out.display()
-        );
-        let path = out.join(".assembly");
-        crate::output::disk::remove_dir(&path)?;
-        crate::output::disk::make_dir(&path, crate::output::disk::SECRET_DIR)?;
-        Ok(Self { path, _lock: lock })
-    }
-
-    fn folder(&self, name: &str) -> Result<PathBuf> {
-        let path = self.path.join(name);
-        crate::output::disk::make_dir(&path, crate::output::disk::SECRET_DIR)?;
-        Ok(path)
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        // The next run tries again.
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }
 
 struct Making<'m, 'a> {

@@ -230,7 +230,7 @@ fn arguments(cluster: &Cluster, nodes: &[&Node]) -> Vec<String> {
 }
 
 /// The ISO's release is what is installed from; the packages come from the mirror.
-fn warn_of_release(base: &Base, cluster: &Cluster, nodes: &[&Node]) {
+pub fn warn_of_release(base: &Base, cluster: &Cluster, nodes: &[&Node]) {
     let Some(release) = &base.release else { return };
     let wanted: BTreeSet<&str> =
         nodes.iter().map(|node| cluster.kind_of(node).os.release.value.as_str()).collect();

@@ -1,6 +1,6 @@
 //! `nodeforge media`: what machines without network boot are installed from.
 
-mod iso;
+pub mod iso;
 mod verify;
 mod volumes;
 

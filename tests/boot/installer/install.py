@@ -29,6 +29,7 @@ SECTOR = 512
 KNOWN = {
     "bootloader": ["--location", "--boot-drive", "--timeout", "--append"],
     "clearpart": ["--all", "--none", "--list", "--drives", "--initlabel", "--disklabel"],
+    "cmdline": [],
     "eula": ["--agreed"],
     "firewall": ["--disabled"],
     "firstboot": ["--disabled"],
@@ -41,6 +42,7 @@ KNOWN = {
         "--noipv6", "--activate",
     ],
     "part": ["--fstype", "--label", "--ondisk", "--size", "--grow", "--onpart", "--noformat", "--fsoptions"],
+    "poweroff": [],
     "reboot": ["--eject"],
     "repo": ["--name", "--baseurl", "--cost", "--excludepkgs", "--proxy"],
     "reqpart": ["--add-boot"],
@@ -151,9 +153,9 @@ def parse():
     handler = makeVersion(RHEL8)
     parser = Parser(handler)
     parser.readKickstart(KICKSTART)
-    for command in ("text", "url", "rootpw", "reboot"):
-        if command not in parser.lines:
-            raise Failure("the kickstart has no `%s`: anaconda would ask, or wait" % command)
+    for commands in (("text", "cmdline"), ("url",), ("rootpw",), ("reboot", "poweroff")):
+        if not set(commands) & set(parser.lines):
+            raise Failure("the kickstart has no `%s`: anaconda would ask, or wait" % "` or `".join(commands))
     return handler
 
 
@@ -349,6 +351,10 @@ def install_packages(handler):
     folders = ["/packages/" + name for name in sorted(os.listdir("/packages")) if name not in mounted]
     run("cp", "-a", "--target-directory=" + TARGET, *folders)
     shutil.copytree("/installer/target", TARGET, dirs_exist_ok=True)
+    # Debian's, beside its units: EL8's packages have none, and systemctl enable would want Perl for them.
+    for name in os.listdir(target("/etc/init.d")):
+        if name.startswith("cloud-"):
+            os.remove(target("/etc/init.d/" + name))
     names = list(handler.packages.packageList)
     listed = ["@" + group.name for group in handler.packages.groupList] + names
     write("/installer/packages", "\n".join(listed + [""]))
@@ -356,6 +362,8 @@ def install_packages(handler):
         shutil.copy("/installer/" + name, target("/installer/" + name))
     chroot("bash", "-c", "set -euo pipefail\ncd /installer\n. ./packages.sh\ninstall_fakes\n")
     shutil.rmtree(target("/installer"))
+    # As a package's scriptlet may make one.
+    write("/etc/ssh/ssh_host_ed25519_key", "of this machine\n", 0o600)
     with open("/proc/sys/kernel/random/uuid") as file:
         write("/etc/machine-id", file.read().replace("-", ""), 0o444)
 
@@ -443,10 +451,12 @@ def enable_services(handler):
 
 
 def nic_of(device):
-    """bootif, or an address, as a name of the kernel's."""
+    """bootif, link, or an address, as a name of the kernel's."""
     if device == "bootif":
         with open("/run/bootif") as file:
             return file.read().strip()
+    if device == "link":
+        return min(nic for nic in os.listdir("/sys/class/net") if nic != "lo")
     for nic in os.listdir("/sys/class/net"):
         with open("/sys/class/net/%s/address" % nic) as file:
             if device.lower() in (nic, file.read().strip()):
@@ -458,9 +468,11 @@ def configure_network(handler):
     """anaconda leaves an ifcfg of every NIC; nodeforge's %post is to take them away."""
     (net,) = handler.network.network
     nic = nic_of(net.device)
-    write("/etc/sysconfig/network-scripts/ifcfg-" + nic,
-          "DEVICE=%s\nBOOTPROTO=none\nIPADDR=%s\nNETMASK=%s\nONBOOT=yes\n" % (nic, net.ip, net.netmask))
-    write("/etc/hostname", net.hostname + "\n")
+    address = "BOOTPROTO=dhcp\n"
+    if net.bootProto != "dhcp":
+        address = "BOOTPROTO=none\nIPADDR=%s\nNETMASK=%s\n" % (net.ip, net.netmask)
+    write("/etc/sysconfig/network-scripts/ifcfg-" + nic, "DEVICE=%s\n%sONBOOT=yes\n" % (nic, address))
+    write("/etc/hostname", (net.hostname or "localhost.localdomain") + "\n")
 
 
 def configure_users(handler):
@@ -520,7 +532,7 @@ def install(scripts_of):
     os.sync()
     run("umount", "--recursive", "--lazy", "/mnt/sysroot", check=False)
     run("umount", "--recursive", TARGET, check=False)
-    run("systemctl", "reboot")
+    run("systemctl", "poweroff" if handler.reboot.action == constants.KS_SHUTDOWN else "reboot")
 
 
 def main():
