@@ -148,6 +148,9 @@ fn a_golden_image_is_installed_once_and_carries_a_nodes_disk() {
     is_installed_as_planned(&folder);
 }
 
+/// Between two looks at what a guest has done; it needs the processors itself.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Waits until the console of an installation says something.
 #[track_caller]
 fn wait_for_a_word(folder: &Path) {
@@ -159,7 +162,7 @@ fn wait_for_a_word(folder: &Path) {
     };
     while console().is_none_or(|length| length == 0) {
         assert!(Instant::now() < deadline, "nothing was said");
-        std::thread::yield_now();
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -183,7 +186,7 @@ fn ended_by(folder: &Path, signal: &str) -> std::process::Output {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !processes_in(folder).is_empty() {
         assert!(Instant::now() < deadline, "{:?}", processes_in(folder));
-        std::thread::yield_now();
+        std::thread::sleep(LOOK);
     }
     output
 }
