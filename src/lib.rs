@@ -56,6 +56,7 @@ pub mod repodata;
 pub mod rootfs;
 pub mod secrets;
 pub mod serve;
+pub mod signals;
 pub mod source;
 pub mod tool;
 

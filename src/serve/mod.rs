@@ -38,7 +38,6 @@ pub mod network;
 pub mod programs;
 pub mod redfish;
 pub mod run;
-pub mod signals;
 pub mod status;
 pub mod store;
 pub mod tftp;

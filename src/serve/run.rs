@@ -22,8 +22,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::serve::http::{self, Settings};
 use crate::serve::listen::BootUrl;
 use crate::serve::network::{self, Network, NetworkOptions};
-use crate::serve::signals;
 use crate::serve::{Options, Server, now, server_entry};
+use crate::signals;
 
 /// How often is looked whether another generation was published, or a node armed.
 const LOOK: Duration = Duration::from_millis(200);

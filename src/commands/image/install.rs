@@ -30,7 +30,7 @@ use crate::progress::{Progress, Unit};
 use crate::range;
 use crate::remaster::Base;
 use crate::render::prepared::Prepared;
-use crate::serve::signals;
+use crate::signals;
 use crate::tool;
 use crate::units::ByteSize;
 use crate::vm::installer::{self, GoldenDisk};
@@ -68,7 +68,7 @@ pub fn run(args: &ImageArgs, iso: &Path, color: Color) -> Result<Outcome> {
     for (golden, image) in goldens.iter().zip(&images) {
         let started = Instant::now();
         let base = base::open(image, None)?;
-        write_thin(args, &golden.made, &base)?.tell(started);
+        write_thin(args, &golden.made, &base, started)?;
     }
     Ok(Outcome::Done)
 }
@@ -217,23 +217,17 @@ impl Installer {
         let missing = goldens.iter().zip(&there).filter(|(_, there)| there.is_none());
         let room = missing.map(|(golden, _)| golden.disk.size.min(ROOM)).sum();
         whole_file::require_folder(&args.out, room)?;
-        let mut is_interrupted = None;
-        let mut images = Vec::new();
-        for (golden, there) in goldens.iter().zip(there) {
-            if let Some(path) = there {
-                let name = path.file_name().unwrap_or_default().display();
-                eprintln!("{name}: kept, of the same ISO and kickstart");
-                images.push(path);
-                continue;
-            }
-            if is_interrupted.is_none() {
-                is_interrupted = Some(signals::noticed()?);
-            }
-            let is_interrupted = is_interrupted.as_ref().expect("it was set above");
-            images.push(self.install(args, golden, is_interrupted)?);
-            ensure!(!is_interrupted.load(Ordering::Relaxed), "interrupted");
+        if there.iter().all(Option::is_some) {
+            return Ok(there.into_iter().flatten().collect());
         }
-        Ok(images)
+        let is_interrupted = signals::noticed()?;
+        let install = |golden| {
+            let path = self.install(args, golden, &is_interrupted)?;
+            ensure!(!is_interrupted.load(Ordering::Relaxed), "interrupted");
+            Ok(path)
+        };
+        let images = goldens.iter().zip(there);
+        images.map(|(golden, there)| there.map_or_else(|| install(golden), Ok)).collect()
     }
 
     fn made_of(&self, golden: &Golden) -> Installed {
@@ -284,6 +278,8 @@ impl Installer {
             "{shown} was changed since it was installed, and so the disks that stand on it are \
              broken: remove it and them"
         );
+        let name = path.file_name().unwrap_or_default().display();
+        eprintln!("{name}: kept, of the same ISO and kickstart");
         Ok(Some(path))
     }
 

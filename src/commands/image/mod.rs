@@ -7,7 +7,7 @@ mod spool;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -48,33 +48,13 @@ fn on_base(args: &ImageArgs, base: &Path, color: Color) -> Result<Outcome> {
     let Some(made) = make(&wanted, color)? else { return Ok(Outcome::Problems) };
     let base = base::open(base, args.base_sha256)?;
     refuse_running(&args.out)?;
-    write_thin(args, &made, &base)?.tell(started);
+    write_thin(args, &made, &base, started)?;
     Ok(Outcome::Done)
 }
 
-/// Thin disks on one base, as they are told of.
-struct Thin {
-    folder: PathBuf,
-    names: BTreeSet<range::NodeName>,
-    base: PathBuf,
-    n_files: usize,
-}
-
-impl Thin {
-    fn tell(&self, started: Instant) {
-        eprintln!(
-            "{}: images of {} on {}: {} files ({:.2} s)",
-            self.folder.display(),
-            range::fold(&self.names),
-            self.base.display(),
-            self.n_files,
-            started.elapsed().as_secs_f64(),
-        );
-    }
-}
-
-/// Writes what is the nodes' own on top of `base`, and lists it.
-fn write_thin(args: &ImageArgs, made: &Made, base: &Base) -> Result<Thin> {
+/// Writes what is the nodes' own on top of `base`, lists it, and tells what took the time since
+/// `started`.
+fn write_thin(args: &ImageArgs, made: &Made, base: &Base, started: Instant) -> Result<()> {
     let data = match args.recreate_data {
         true => DataDisks::Recreated,
         false => DataDisks::Kept,
@@ -83,8 +63,15 @@ fn write_thin(args: &ImageArgs, made: &Made, base: &Base) -> Result<Thin> {
     let written = images::write(&made.nodes, target)?;
     image_list::add(&args.out, listed(made, &args.out)?)?;
     tell(made, base, &written, &args.out);
-    let (folder, names) = (args.out.clone(), made.names.clone());
-    Ok(Thin { folder, names, base: base.path.clone(), n_files: written.n_files })
+    eprintln!(
+        "{}: images of {} on {}: {} files ({:.2} s)",
+        args.out.display(),
+        range::fold(&made.names),
+        base.path.display(),
+        written.n_files,
+        started.elapsed().as_secs_f64(),
+    );
+    Ok(())
 }
 
 /// Disks and seeds as they were made. Data disks are no images: they are the guests' own.
