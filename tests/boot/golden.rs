@@ -11,10 +11,12 @@ use serde_json::Value;
 use crate::examples::nodeforge;
 use crate::lab::processes_in;
 use crate::media::dvd;
+use crate::oracles::archives::stand_in_cpio;
 use crate::support::{self, judged};
 
-use super::bench::{BOOT_TIMEOUT, COMMAND_TIMEOUT, initrd};
+use super::bench::{BOOT_TIMEOUT, COMMAND_TIMEOUT};
 use super::guest::{Guest, Turn};
+use super::initrd;
 use super::install::{self, Firmware, NODE, workplace};
 
 #[track_caller]
@@ -23,15 +25,22 @@ fn lacks() -> bool {
 }
 
 /// A folder with install.toml, whose box is a virtual machine, and the installer's ISO. With
-/// `initrd`, that starts something else.
+/// `init`, that is what it starts.
 #[track_caller]
-fn workplace_with_iso(test: &str, initrd: Option<&Path>) -> PathBuf {
+fn workplace_with_iso(test: &str, init: Option<&str>) -> PathBuf {
     let folder = workplace(test, Firmware::Bios);
     let text = std::fs::read_to_string(folder.join("install.toml")).unwrap();
     let vm = "[hw.box]\nvm = { disk = \"24GiB\", ssd = \"256MiB\", iommu = true }\n";
     let text = text.replacen("[hw.box]\n", vm, 1);
     support::write(&folder, "install.toml", text);
-    let initrd = initrd.map_or_else(|| folder.join("initrd"), Path::to_owned);
+    let initrd = match init {
+        None => folder.join("initrd"),
+        Some(init) => {
+            let initrd = folder.join("other-initrd");
+            stand_in_cpio(initrd::tree_with(init).path(), &initrd);
+            initrd
+        }
+    };
     dvd::make(&folder, &initrd, Some(&support::install_img()));
     folder
 }
@@ -191,13 +200,18 @@ fn ended_by(folder: &Path, signal: &str) -> std::process::Output {
     output
 }
 
+/// An installer that says that it has started, and nothing from then on.
+const NEVER_DONE: &str = "#!/bin/busybox sh
+/bin/busybox echo installing
+exec /bin/busybox sleep 100000
+";
+
 #[test]
 fn an_installation_that_does_not_end_leaves_its_console_and_nothing_else() {
     if lacks() {
         return;
     }
-    // It says that it has started, and no more.
-    let folder = workplace_with_iso("golden-ended", Some(&initrd()));
+    let folder = workplace_with_iso("golden-ended", Some(NEVER_DONE));
     let _turn = Turn::wait_for_one();
 
     let output = ended_by(&folder, "-KILL");
