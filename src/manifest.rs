@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::Ipv4Addr;
 use std::ops::Index;
 use std::sync::Arc;
@@ -104,8 +104,13 @@ impl Files {
     }
 
     pub fn get(&self, name: &str) -> Option<&FileEntry> {
+        self.entry(name).map(|(_, file)| file)
+    }
+
+    /// A file with its name.
+    pub fn entry(&self, name: &str) -> Option<&(Arc<str>, FileEntry)> {
         let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
-        Some(&self.0[at].1)
+        Some(&self.0[at])
     }
 }
 
@@ -117,14 +122,14 @@ impl Index<&str> for Files {
     }
 }
 
-impl From<BTreeMap<String, FileEntry>> for Files {
-    fn from(files: BTreeMap<String, FileEntry>) -> Self {
-        Self(files.into_iter().map(|(name, file)| (shared_name(&name), file)).collect())
+impl From<BTreeMap<Arc<str>, FileEntry>> for Files {
+    fn from(files: BTreeMap<Arc<str>, FileEntry>) -> Self {
+        Self(files.into_iter().collect())
     }
 }
 
 /// A name that many folders have in common is the same one in memory.
-fn shared_name(name: &str) -> Arc<str> {
+pub fn shared_name(name: &str) -> Arc<str> {
     thread_local! {
         static NAMES: RefCell<BTreeSet<Arc<str>>> = const { RefCell::new(BTreeSet::new()) };
     }
@@ -203,14 +208,16 @@ impl<'de> Deserialize<'de> for Files {
 }
 
 impl Folder {
-    /// The folder of `files`; its digest is that of the lines "name size sha256", in the
-    /// order of the names.
-    pub fn of(files: BTreeMap<String, FileEntry>) -> Self {
-        let mut lines = String::with_capacity(files.len() * 100);
-        for (name, file) in &files {
-            lines.push_str(&format!("{name} {} {}\n", file.size, file.sha256));
+    /// The folder of `files` by [shared name](shared_name); its digest is that of the lines
+    /// "name size sha256", in the order of the names.
+    pub fn of(files: BTreeMap<Arc<str>, FileEntry>) -> Self {
+        let files = Files::from(files);
+        let mut lines = BufWriter::new(DigestWriter::new(io::sink()));
+        for (name, file) in files.iter() {
+            writeln!(lines, "{name} {} {}", file.size, file.sha256).expect("a sink takes all");
         }
-        Self { digest: Digest::of(lines.as_bytes()), files: files.into() }
+        let (_, _, digest) = lines.into_inner().expect("a sink takes all").finish();
+        Self { digest, files }
     }
 
     /// The names of the files that the two do not share.
@@ -593,8 +600,11 @@ pub fn compare(
 mod tests {
     use super::*;
 
-    fn files<const N: usize>(files: [(&str, &str); N]) -> BTreeMap<String, FileEntry> {
-        files.map(|(name, text)| (name.to_owned(), FileEntry::of(text.as_bytes()))).into()
+    fn files<K, const N: usize>(files: [(&str, &str); N]) -> BTreeMap<K, FileEntry>
+    where
+        K: Ord + for<'name> From<&'name str>,
+    {
+        files.map(|(name, text)| (K::from(name), FileEntry::of(text.as_bytes()))).into()
     }
 
     fn sample() -> Manifest {

@@ -21,6 +21,7 @@ use crate::format::digest::{Beginning, Beginnings, Digest};
 use crate::format::{Archive, gzip, pack, pack_around};
 use crate::manifest::{
     FileEntry, Folder, LAYER_SUMS, Manifest, NodeEntry, PxeEntry, Reproducible, layer_sums,
+    shared_name,
 };
 use crate::media::boot_tree::{self, KindMenus, Stage2};
 use crate::media::install_archive::{self, Handed};
@@ -312,7 +313,7 @@ fn pack_layer(tree: &FileTree) -> Result<PackedLayer> {
 impl PackedLayer {
     fn into_layer(self, inputs: Digest) -> Layer {
         let files = [(plan::LAYER_CPIO, &self.cpio), (plan::LAYER_TAR, &self.tar)];
-        let entries = files.map(|(name, bytes)| (name.to_owned(), FileEntry::of(bytes)));
+        let entries = files.map(|(name, bytes)| (shared_name(name), FileEntry::of(bytes)));
         Layer { folder: Folder::of(BTreeMap::from(entries)), inputs, tar: self.tar }
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::build::NodeArtifacts;
 use crate::changes::Side;
 use crate::format::digest::Digest;
-use crate::manifest::{Folder, Manifest, NodeEntry};
+use crate::manifest::{Folder, Manifest, NodeEntry, shared_name};
 use crate::output::{Filling, Inputs, NewFile, Output, Stored};
 use crate::tree::FileTree;
 
@@ -78,8 +78,7 @@ impl Target for Output {
     }
 
     fn boot_tree(&self) -> Filling<'_> {
-        let before = self.current().map(|manifest| &manifest.pxe.folder);
-        self.fill(before.filter(|folder| self.is_in_store(folder)))
+        self.fill(self.current().map(|manifest| &manifest.pxe.folder))
     }
 
     fn made(&self, _: &str, _: NodeArtifacts) {}
@@ -157,7 +156,7 @@ impl Target for Nowhere<'_> {
     }
 
     fn stage(&self, files: &[NewFile<'_>]) -> Result<Folder> {
-        let entry = |file: &NewFile<'_>| (file.name.to_owned(), file.contents.entry());
+        let entry = |file: &NewFile<'_>| (shared_name(file.name), file.contents.entry());
         Ok(Folder::of(files.iter().map(entry).collect()))
     }
 

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::format::digest::Digest;
-use crate::manifest::{ArtifactWriter, FileEntry, Folder, NodeEntry, SecretEntry, is_clean_name};
+use crate::manifest::{
+    ArtifactWriter, FileEntry, Folder, NodeEntry, SecretEntry, is_clean_name, shared_name,
+};
 use crate::output::disk::{self, PUBLIC, PUBLIC_FILE, SECRET_DIR, SECRET_FILE, named};
 use crate::output::{NewSecret, Output, SECRET, STORE, SecretSource};
 
@@ -65,7 +67,7 @@ impl Output {
         let mut entries = BTreeMap::new();
         for file in files {
             ensure!(is_clean_name(file.name), "`{}` is no name for an artefact", file.name);
-            let is_new = entries.insert(file.name.to_owned(), file.contents.entry()).is_none();
+            let is_new = entries.insert(shared_name(file.name), file.contents.entry()).is_none();
             ensure!(is_new, "`{}` comes twice in one folder", file.name);
         }
         let folder = Folder::of(entries);
@@ -161,9 +163,10 @@ impl Output {
         self.seen.lock().expect("no holder of the lock panics").insert(folder.digest);
     }
 
-    /// Begins a large folder that is filled file by file. Of `alike`, a folder of the store, what
-    /// is the same is linked.
+    /// Begins a large folder that is filled file by file. Of `alike`, if all of it is in the store,
+    /// what is the same is linked.
     pub fn fill<'o>(&'o self, alike: Option<&'o Folder>) -> Filling<'o> {
+        let alike = alike.filter(|folder| self.is_in_store(folder));
         Filling { output: Some(self), alike, staged: Mutex::default(), files: Mutex::default() }
     }
 
@@ -229,8 +232,7 @@ pub struct Filling<'o> {
     alike: Option<&'o Folder>,
     /// Made when there is something to write.
     staged: Mutex<Option<PathBuf>>,
-    /// Each with whether `alike` has it.
-    files: Mutex<BTreeMap<String, (FileEntry, bool)>>,
+    files: Mutex<BTreeMap<Arc<str>, FileEntry>>,
 }
 
 impl<'o> Filling<'o> {
@@ -249,9 +251,8 @@ impl<'o> Filling<'o> {
     pub fn add(&self, file: &NewFile<'_>) -> Result<()> {
         ensure!(is_clean_name(file.name), "`{}` is no name for an artefact", file.name);
         let entry = file.contents.entry();
-        let is_alike = self.alike.is_some_and(|alike| alike.files.get(file.name) == Some(&entry));
-        self.note(file.name, entry, is_alike)?;
-        match self.output.filter(|_| !is_alike) {
+        self.note(shared_name(file.name), entry)?;
+        match self.output.filter(|_| !self.is_kept(file.name, &entry)) {
             None => Ok(()),
             Some(output) => stage_file(&self.staged(output)?, file),
         }
@@ -261,10 +262,14 @@ impl<'o> Filling<'o> {
     /// if that lacks one.
     pub fn keep(&self, names: &[String]) -> bool {
         let Some(alike) = self.alike else { return false };
-        let entries: Option<Vec<FileEntry>> =
-            names.iter().map(|name| alike.files.get(name).copied()).collect();
-        let Some(entries) = entries else { return false };
-        names.iter().zip(entries).all(|(name, entry)| self.note(name, entry, true).is_ok())
+        let known: Option<Vec<_>> = names.iter().map(|name| alike.files.entry(name)).collect();
+        let Some(known) = known else { return false };
+        known.into_iter().all(|(name, entry)| self.note(Arc::clone(name), *entry).is_ok())
+    }
+
+    /// Whether the folder that this one is like has that very file.
+    fn is_kept(&self, name: &str, entry: &FileEntry) -> bool {
+        self.alike.is_some_and(|alike| alike.files.get(name) == Some(entry))
     }
 
     /// Puts the folder into the store, unless it is there already.
@@ -273,22 +278,23 @@ impl<'o> Filling<'o> {
     ///
     /// Fails for a link or write that fails.
     pub fn finish(self) -> Result<Folder> {
-        let files = self.files.lock().expect("no holder of the lock panics").clone();
-        let kept: Vec<&String> =
-            files.iter().filter(|(_, (_, is_alike))| *is_alike).map(|(name, _)| name).collect();
-        let folder =
-            Folder::of(files.iter().map(|(name, (entry, _))| (name.clone(), *entry)).collect());
+        let files = std::mem::take(&mut *self.files.lock().expect("no holder of the lock panics"));
+        let folder = Folder::of(files);
         let Some(output) = self.output.filter(|output| !output.is_in_store(&folder)) else {
             return Ok(folder);
         };
         let staged = self.staged(output)?;
-        for name in kept {
-            disk::ensure_parents(&staged, name, PUBLIC)?;
+        let mut parent = "";
+        for (name, entry) in folder.files.iter().filter(|(name, entry)| self.is_kept(name, entry)) {
+            let above = name.rsplit_once('/').map_or("", |(above, _)| above);
+            if above != parent {
+                disk::ensure_parents(&staged, name, PUBLIC)?;
+                parent = above;
+            }
             let known = output.file_in_store(self.alike.expect("files are kept of it"), name);
-            let (path, entry) = (staged.join(name), folder.files[name.as_str()]);
-            let is_there = disk::is_file_of(&known, entry.size, PUBLIC_FILE);
-            if !is_there || fs::hard_link(&known, &path).is_err() {
-                link_or_copy(&known, &path, PUBLIC_FILE, entry)?;
+            let path = staged.join(name);
+            if fs::hard_link(&known, &path).is_err() {
+                link_or_copy(&known, &path, PUBLIC_FILE, *entry)?;
             }
         }
         output.put_into_store(&staged, &folder)?;
@@ -296,11 +302,12 @@ impl<'o> Filling<'o> {
         Ok(folder)
     }
 
-    fn note(&self, name: &str, entry: FileEntry, is_alike: bool) -> Result<()> {
+    fn note(&self, name: Arc<str>, entry: FileEntry) -> Result<()> {
         let mut files = self.files.lock().expect("no holder of the lock panics");
-        let is_new = files.insert(name.to_owned(), (entry, is_alike)).is_none();
-        ensure!(is_new, "`{name}` comes twice in one folder");
-        Ok(())
+        match files.insert(Arc::clone(&name), entry) {
+            None => Ok(()),
+            Some(_) => bail!("`{name}` comes twice in one folder"),
+        }
     }
 
     fn staged(&self, output: &Output) -> Result<PathBuf> {

@@ -186,13 +186,13 @@ mod tests {
 
     use super::*;
     use crate::manifest::{
-        ClusterBoot, FileEntry, Folder, NodeBoot, NodeEntry, PxeEntry, Reproducible,
+        ClusterBoot, FileEntry, Folder, NodeBoot, NodeEntry, PxeEntry, Reproducible, shared_name,
     };
 
     fn manifest(names: &[&str]) -> Manifest {
         let mut manifest = Manifest::new("lab3", Reproducible::Yes);
-        let entry = |name: &&str| ((*name).to_owned(), FileEntry::of(b"x"));
-        let files: BTreeMap<String, FileEntry> = names.iter().map(entry).collect();
+        let entry = |name: &&str| (shared_name(name), FileEntry::of(b"x"));
+        let files = names.iter().map(entry).collect();
         manifest.pxe = PxeEntry { folder: Folder::of(files), pending: Default::default() };
         let url = "http://192.168.3.1:8080".to_owned();
         manifest.boot = Some(ClusterBoot { url, ..ClusterBoot::default() });
