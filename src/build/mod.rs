@@ -152,17 +152,24 @@ fn make(
     // As the publication lists it; it is counted with the others here.
     manifest.files.insert(LAYER_SUMS.to_owned(), FileEntry::of(sums.as_bytes()));
     let shared = Shared::new(input.prepared, &layers, &sums)?;
+    // Some of them list all nodes, and the values for that take more memory than the nodes do
+    // when they are made: so it is done first.
+    let shared_boot_files =
+        shared_boot_files(input).map_err(|fault| template_problem(input, &fault))?;
     let groups: Vec<Vec<BuiltNode>> = input
         .plan
         .groups
         .par_iter()
         .map(|group| build_group(input, group, &shared, &before, target, progress))
         .collect::<Result<_, BuildError>>()?;
-    for node in groups.into_iter().flatten() {
-        made_from.nodes.insert(node.name.clone(), node.inputs);
-        manifest.nodes.insert(node.name, node.entry);
-    }
-    manifest.pxe = build_boot_tree(input, target, &before, &made_from)?;
+    // Collected: put in one by one, in their order, they would leave half of a map's room empty.
+    let built: Vec<BuiltNode> = groups.into_iter().flatten().collect();
+    let mut inputs: BTreeMap<_, _> =
+        built.iter().map(|node| (node.name.clone(), node.inputs)).collect();
+    let mut nodes: BTreeMap<_, _> = built.into_iter().map(|node| (node.name, node.entry)).collect();
+    made_from.nodes.append(&mut inputs);
+    manifest.nodes.append(&mut nodes);
+    manifest.pxe = build_boot_tree(input, target, &before, &made_from, shared_boot_files)?;
     manifest.boot = Some(boot_tree::cluster_boot(input.cluster));
     Ok((manifest, made_from))
 }
@@ -278,11 +285,12 @@ fn build_layer(
     before: &Before<'_>,
 ) -> Result<Layer> {
     let inputs = inputs::of_layer(&input.program, tree);
+    let travels = match input.cluster.boot.overlay.value {
+        OverlayVia::Http => false,
+        OverlayVia::Media | OverlayVia::Embedded => true,
+    };
     if let Some(folder) = before.layer(name, &inputs).filter(|folder| target.has(folder)) {
-        let tar = match input.cluster.boot.overlay.value {
-            OverlayVia::Http => Vec::new(),
-            OverlayVia::Media | OverlayVia::Embedded => target.read(folder, plan::LAYER_TAR)?,
-        };
+        let tar = if travels { target.read(folder, plan::LAYER_TAR)? } else { Vec::new() };
         let is_whole = tar.is_empty() || FileEntry::of(&tar) == folder.files[plan::LAYER_TAR];
         if is_whole {
             return Ok(Layer { folder: folder.clone(), inputs, tar });
@@ -294,7 +302,8 @@ fn build_layer(
         NewFile { name: plan::LAYER_TAR, contents: Contents::Bytes(&packed.tar) },
     ];
     let folder = target.stage(&files)?;
-    Ok(Layer { folder, inputs, tar: packed.tar })
+    let tar = if travels { packed.tar } else { Vec::new() };
+    Ok(Layer { folder, inputs, tar })
 }
 
 /// The archives of a shared layer.
@@ -590,7 +599,12 @@ fn install_archive(
         .context("packing what the installer takes along")
 }
 
-/// The boot files of all nodes, and the images as far as they are in the cache.
+fn template_problem(input: &BuildInput<'_>, fault: &TemplateError) -> BuildError {
+    BuildError::Problems(vec![input.prepared.diagnostic(fault)])
+}
+
+/// The boot files of all nodes, with `shared`, those that are nobody's own, by path below `pxe/`;
+/// and the images as far as they are in the cache.
 ///
 /// A node's files are those of the current generation where it is made from the same as then.
 fn build_boot_tree(
@@ -598,8 +612,8 @@ fn build_boot_tree(
     target: &dyn Target,
     before: &Before<'_>,
     made_from: &Inputs,
+    shared: BTreeMap<String, String>,
 ) -> Result<PxeEntry, BuildError> {
-    let template_problem = |fault| BuildError::Problems(vec![input.prepared.diagnostic(&fault)]);
     let tree = target.boot_tree();
     let add = |texts: BTreeMap<String, String>| -> Result<(), BuildError> {
         for (name, text) in texts {
@@ -619,9 +633,9 @@ fn build_boot_tree(
             return Ok(());
         }
         let menus = menus[node.kind].get_or_init(|| kind_menus(input, node.kind));
-        add(menus.files(node).map_err(template_problem)?)
+        add(menus.files(node).map_err(|fault| template_problem(input, &fault))?)
     })?;
-    add(shared_boot_files(input).map_err(template_problem)?)?;
+    add(shared)?;
     let images = images(input);
     for (name, path, expected) in &images.present {
         let contents = Contents::Elsewhere { path, expected: *expected };
@@ -649,7 +663,7 @@ fn kind_menus<'a>(input: &BuildInput<'a>, kind: usize) -> KindMenus<'a> {
     KindMenus::of(input.prepared.templates(), input.cluster, kind, input.stage2(kind))
 }
 
-/// The boot files of all nodes by path below `pxe/`.
+/// The boot files that all nodes share, by path below `pxe/`.
 fn shared_boot_files(input: &BuildInput<'_>) -> Result<BTreeMap<String, String>, TemplateError> {
     boot_tree::shared_files(input.prepared.templates(), input.cluster)
 }

@@ -31,6 +31,12 @@ use crate::source::Source;
 use crate::units::ByteSize;
 
 pub fn run(args: &BuildArgs, color: Color) -> Result<Outcome> {
+    // By one of the threads that make nodes: the allocator keeps what a thread frees for that
+    // thread, and reading the cluster and making its layers take as much for a while as the nodes.
+    rayon::scope(|_| make(args, color))
+}
+
+fn make(args: &BuildArgs, color: Color) -> Result<Outcome> {
     let started = Instant::now();
     let (mut source, cluster, mut problems) = load::read(&args.cluster)?;
     let Some(cluster) = cluster else { return failed(args, problems, &source.map, color) };

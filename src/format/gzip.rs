@@ -189,7 +189,7 @@ fn write_stored<W: Write>(piece: &[u8], out: &mut W) -> io::Result<()> {
 
 thread_local! {
     static QUICK: Cell<Option<(QuickDeflate, Vec<u8>)>> = const { Cell::new(None) };
-    static THOROUGH: Cell<Option<(Compressor, Vec<u8>)>> = const { Cell::new(None) };
+    static THOROUGH: Cell<Option<Compressor>> = const { Cell::new(None) };
     static INFLATER: Cell<Option<Decompress>> = const { Cell::new(None) };
 }
 
@@ -213,19 +213,15 @@ fn deflate_quickly<W: Write>(plain: &[u8], out: &mut W) -> io::Result<()> {
 }
 
 fn deflate_thoroughly<W: Write>(plain: &[u8], out: &mut W) -> io::Result<()> {
-    let (mut compressor, mut buffer) = THOROUGH.take().unwrap_or_else(|| {
-        let level = CompressionLvl::new(SMALL).expect("0 to 12 are levels");
-        (Compressor::new(level), Vec::new())
+    let mut compressor = THOROUGH.take().unwrap_or_else(|| {
+        Compressor::new(CompressionLvl::new(SMALL).expect("0 to 12 are levels"))
     });
-    let n_bound = compressor.deflate_compress_bound(plain.len());
-    if buffer.len() < n_bound {
-        buffer.resize(n_bound, 0);
-    }
+    let mut buffer = vec![0; compressor.deflate_compress_bound(plain.len())];
     let n_deflated_bytes = compressor
         .deflate_compress(plain, &mut buffer)
         .expect("the buffer is as large as any result");
     out.write_all(&buffer[..n_deflated_bytes])?;
-    THOROUGH.set(Some((compressor, buffer)));
+    THOROUGH.set(Some(compressor));
     Ok(())
 }
 

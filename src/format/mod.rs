@@ -121,6 +121,9 @@ pub fn pack(tree: &FileTree, archive: Archive, level: gzip::Level) -> io::Result
     pack_around(tree, archive, level, None)
 }
 
+/// As large as the buffers are that a thread keeps, in bytes: what is made for one node fits.
+const MAX_KEPT_BUFFER: usize = 512 << 10;
+
 /// As [`pack`], for a tree with a file that holds the bytes of `ready`: they are not compressed
 /// again. Where they are not found, it is [`pack`].
 ///
@@ -135,7 +138,7 @@ pub fn pack_around(
 ) -> io::Result<Vec<u8>> {
     thread_local! {
         // Two buffers a thread, as asking the system for new ones took longer than filling
-        // them.
+        // them. Those of a layer with 10,000 hosts would lie there while all nodes are made.
         static PLAIN: Cell<(Vec<u8>, Vec<u8>)> = const { Cell::new((Vec::new(), Vec::new())) };
     }
     let (mut plain, mut unpacked) = PLAIN.take();
@@ -157,7 +160,9 @@ pub fn pack_around(
             archive.check(tree, &unpacked)?;
         }
     }
-    PLAIN.set((plain, unpacked));
+    if plain.capacity().max(unpacked.capacity()) <= MAX_KEPT_BUFFER {
+        PLAIN.set((plain, unpacked));
+    }
     packed.shrink_to_fit();
     Ok(packed)
 }

@@ -382,7 +382,7 @@ pub fn shared_files(
     cluster: &Cluster,
 ) -> Result<BTreeMap<String, String>, TemplateError> {
     let ntp = cluster.ntp.iter().filter(|server| server.parse::<std::net::Ipv4Addr>().is_ok());
-    let shared = Shared {
+    let values = Values::of(&Shared {
         cluster: &cluster.name,
         domain: &cluster.domain,
         ntp: ntp.cloned().collect::<Vec<_>>().join(","),
@@ -391,7 +391,7 @@ pub fn shared_files(
         efi_program: "grub/shimx64.efi",
         ranges: ranges(cluster),
         hosts: hosts(cluster),
-    };
+    });
     [
         ("boot.ipxe", "boot/boot.ipxe.hbs"),
         ("dnsmasq.conf", "boot/dnsmasq.conf.hbs"),
@@ -399,7 +399,7 @@ pub fn shared_files(
         ("pxelinux.cfg/default", "boot/pxelinux.default.hbs"),
     ]
     .into_iter()
-    .map(|(path, template)| Ok((path.to_owned(), templates.render(template, &shared)?)))
+    .map(|(path, template)| Ok((path.to_owned(), templates.render_values(template, &values)?)))
     .collect()
 }
 

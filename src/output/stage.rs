@@ -280,7 +280,8 @@ impl<'o> Filling<'o> {
     pub fn finish(self) -> Result<Folder> {
         let files = std::mem::take(&mut *self.files.lock().expect("no holder of the lock panics"));
         let folder = Folder::of(files);
-        let Some(output) = self.output.filter(|output| !output.is_in_store(&folder)) else {
+        let is_there = |output: &Output| output.has_seen(&folder) || output.is_in_store(&folder);
+        let Some(output) = self.output.filter(|output| !is_there(output)) else {
             return Ok(folder);
         };
         let staged = self.staged(output)?;
