@@ -16,42 +16,60 @@ use tempfile::TempDir;
 
 use crate::support;
 
-/// How many guests keep two cores busy, as each has one thread for all its processors. Tests with
-/// more, beside the tests that judge, take more than twice as long.
-const N_AT_A_TIME: usize = 2;
+/// How many guests keep two cores busy, as each has one thread for all its processors and waits now
+/// and then. Tests with more, beside the tests that judge, take more than twice as long.
+const N_AT_A_TIME: usize = 3;
 
-static N_FREE: Mutex<usize> = Mutex::new(N_AT_A_TIME);
-static FREED: Condvar = Condvar::new();
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { n_free: N_AT_A_TIME, n_came: 0, n_served: 0 });
+static MOVED: Condvar = Condvar::new();
+
+/// Who comes first is served first: a test that wants all places would wait for ever else.
+struct Queue {
+    n_free: usize,
+    n_came: u64,
+    n_served: u64,
+}
 
 /// The right to start guests: held for the length of a test. The tests' threads queue here.
 pub struct Turn {
-    n_guests: usize,
+    n_places: usize,
 }
 
 impl Turn {
     /// Waits until no other test has guests.
     pub fn wait() -> Self {
-        Self::for_guests(N_AT_A_TIME)
+        Self::of_places(N_AT_A_TIME)
     }
 
-    /// As [`Turn::wait`], for a test that has one guest at a time: another such test may have its
-    /// own meanwhile.
+    /// As [`Turn::wait`], for a test that has one guest at a time: other such tests may have theirs
+    /// meanwhile.
     pub fn wait_for_one() -> Self {
-        Self::for_guests(1)
+        Self::of_places(1)
     }
 
-    fn for_guests(n_guests: usize) -> Self {
-        let n_free = N_FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let n_free = FREED.wait_while(n_free, |n_free| *n_free < n_guests);
-        *n_free.unwrap_or_else(PoisonError::into_inner) -= n_guests;
-        Self { n_guests }
+    /// As [`Turn::wait`], for a test whose guests wait for one another: one other test may have its
+    /// guest meanwhile.
+    pub fn wait_for_several() -> Self {
+        Self::of_places(N_AT_A_TIME - 1)
+    }
+
+    fn of_places(n_places: usize) -> Self {
+        let mut queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = queue.n_came;
+        queue.n_came += 1;
+        let queue = MOVED.wait_while(queue, |it| it.n_served != own || it.n_free < n_places);
+        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
+        queue.n_served += 1;
+        queue.n_free -= n_places;
+        MOVED.notify_all();
+        Self { n_places }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *N_FREE.lock().unwrap_or_else(PoisonError::into_inner) += self.n_guests;
-        FREED.notify_all();
+        QUEUE.lock().unwrap_or_else(PoisonError::into_inner).n_free += self.n_places;
+        MOVED.notify_all();
     }
 }
 

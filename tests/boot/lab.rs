@@ -59,7 +59,7 @@ fn one_command_brings_three_nodes_up_until_the_storage_is_formatted_once() {
     if lacks_for_nodes() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::wait_for_several();
     let folder = workplace("lab");
     let lab = Lab::of(&folder.join("lab"));
     let output = up(&folder, "node[0-2]").output().unwrap();

@@ -348,14 +348,16 @@ def install_packages(handler):
     """What stands for the packages: a small system, and the programs of DAOS among them that
     %packages names."""
     mounted = ("proc", "sys", "dev", "run")
-    folders = ["/packages/" + name for name in sorted(os.listdir("/packages")) if name not in mounted]
-    run("cp", "-a", "--target-directory=" + TARGET, *folders)
+    names = list(handler.packages.packageList)
+    trees = ["/packages"] + ["/packages-" + name for name in names if os.path.exists("/packages-" + name)]
+    for tree in trees:
+        folders = ["%s/%s" % (tree, name) for name in sorted(os.listdir(tree)) if name not in mounted]
+        run("cp", "-a", "--target-directory=" + TARGET, *folders)
     shutil.copytree("/installer/target", TARGET, dirs_exist_ok=True)
     # Debian's, beside its units: EL8's packages have none, and systemctl enable would want Perl for them.
     for name in os.listdir(target("/etc/init.d")):
         if name.startswith("cloud-"):
             os.remove(target("/etc/init.d/" + name))
-    names = list(handler.packages.packageList)
     listed = ["@" + group.name for group in handler.packages.groupList] + names
     write("/installer/packages", "\n".join(listed + [""]))
     for name in ("packages.sh", "fakes"):
