@@ -12,7 +12,7 @@
 //! * [`rollout`]: several nodes until the storage is formatted, and after.
 //! * [`media`]: from firmware and an ISO or a volume to the installer.
 //! * [`rootfs`]: from firmware to the first boot's end, on disks assembled from a root tree.
-//! * [`seed`]: a real cloud-init and a node's seed.
+//! * [`cloud_init`]: a real cloud-init and a node's seed.
 //! * [`network`]: from firmware to the installer or the disk, over a network.
 //! * [`install`]: a kickstart executed for real, from the network to a node that is ready.
 //! * [`golden`]: the program's own installations, of golden images, and what their ends leave.
@@ -20,6 +20,7 @@
 //! * [`hardware`]: one node, in hardware that is not as planned.
 
 mod bench;
+mod cloud_init;
 mod golden;
 mod guest;
 mod hardware;
@@ -32,7 +33,6 @@ mod media;
 mod network;
 mod rollout;
 mod rootfs;
-mod seed;
 
 use std::path::Path;
 use std::time::Duration;

@@ -20,7 +20,7 @@ fn cloud_init_makes_a_node_of_a_seed_once() {
         return;
     }
     let _turn = Turn::wait_for_one();
-    let folder = scratch("seed");
+    let folder = scratch("cloud-init");
     let cluster = support::repository().join("tests/boot/lab.toml");
     std::fs::copy(cluster, folder.join("lab.toml")).unwrap();
     printed(&folder, &["media", "seed", "lab.toml", "node2", "-o", "media"]);
