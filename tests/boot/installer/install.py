@@ -194,22 +194,30 @@ class Disk:
     def __init__(self, name):
         self.name = name
         self.device = "/dev/" + name
+        self.known = None
         if not os.path.exists(self.device):
             raise Failure("disk %s does not exist" % name)
 
     def new_table(self):
         run("wipefs", "--all", "--force", self.device)
-        run("sfdisk", "--quiet", "--wipe=always", self.device, stdin="label: gpt\n")
+        self.change("--wipe=always", self.device, stdin="label: gpt\n")
 
     def table(self):
-        return json.loads(run("sfdisk", "--json", self.device))["partitiontable"]
+        """As it stands on the disk; read once after each change, as a program more is a while here."""
+        if self.known is None:
+            self.known = json.loads(run("sfdisk", "--json", self.device))["partitiontable"]
+        return self.known
+
+    def change(self, *words, stdin=None):
+        run("sfdisk", "--quiet", *words, stdin=stdin)
+        self.known = None
 
     def delete(self, part):
         number = re.sub(r".*\D", "", part)
         for found in self.table().get("partitions", []):
             if found["node"] == "/dev/" + part:
                 run("wipefs", "--all", "--force", "/dev/" + part)
-                run("sfdisk", "--quiet", "--delete", self.device, number)
+                self.change("--delete", self.device, number)
                 return
         raise Failure("clearpart --list: partition %s does not exist" % part)
 
@@ -236,7 +244,7 @@ class Disk:
         size = end - start if grows else wanted
         before = {it["node"] for it in self.table().get("partitions", [])}
         line = "start=%d, size=%d, type=%s\n" % (start, size, kind)
-        run("sfdisk", "--quiet", "--append", "--wipe=never", "--wipe-partitions=always", self.device, stdin=line)
+        self.change("--append", "--wipe=never", "--wipe-partitions=always", self.device, stdin=line)
         added = {it["node"] for it in self.table()["partitions"]} - before
         run("udevadm", "settle")
         return added.pop()
