@@ -44,8 +44,8 @@ fn cloud_init_makes_a_node_of_a_seed_once() {
 
     let mut guest = start("node2");
     guest.wait_for("nodeforge-firstboot: all steps are done", TIMEOUT);
+    guest.run("cloud-init status --wait", TIMEOUT);
     let mut run = |command: &str| guest.run(command, COMMAND_TIMEOUT);
-    run("cloud-init status --wait");
     // Each boot of cloud-init's is in its log, and so is where its settings came from.
     let log = "/var/log/cloud-init.log";
     assert_eq!(run(&format!("grep -c \"running 'init-local'\" {log}")), "2");
