@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::ops::Index;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::format::digest::{Digest, DigestWriter};
+use crate::format::digest::{Digest, DigestWriter, Hasher};
 use crate::tree::TreePath;
 
 /// The format of manifests that this version writes, and the only one it reads.
@@ -104,11 +104,11 @@ impl Files {
     }
 
     pub fn get(&self, name: &str) -> Option<&FileEntry> {
-        self.entry(name).map(|(_, file)| file)
+        self.get_key_value(name).map(|(_, file)| file)
     }
 
     /// A file with its name.
-    pub fn entry(&self, name: &str) -> Option<&(Arc<str>, FileEntry)> {
+    pub fn get_key_value(&self, name: &str) -> Option<&(Arc<str>, FileEntry)> {
         let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
         Some(&self.0[at])
     }
@@ -212,12 +212,11 @@ impl Folder {
     /// "name size sha256", in the order of the names.
     pub fn of(files: BTreeMap<Arc<str>, FileEntry>) -> Self {
         let files = Files::from(files);
-        let mut lines = BufWriter::new(DigestWriter::new(io::sink()));
+        let mut lines = Hasher::default();
         for (name, file) in files.iter() {
-            writeln!(lines, "{name} {} {}", file.size, file.sha256).expect("a sink takes all");
+            lines.update(format!("{name} {} {}\n", file.size, file.sha256).as_bytes());
         }
-        let (_, _, digest) = lines.into_inner().expect("a sink takes all").finish();
-        Self { digest, files }
+        Self { digest: lines.finish(), files }
     }
 
     /// The names of the files that the two do not share.

@@ -162,13 +162,10 @@ fn make(
         .par_iter()
         .map(|group| build_group(input, group, &shared, &before, target, progress))
         .collect::<Result<_, BuildError>>()?;
-    // Collected: put in one by one, in their order, they would leave half of a map's room empty.
-    let built: Vec<BuiltNode> = groups.into_iter().flatten().collect();
-    let mut inputs: BTreeMap<_, _> =
-        built.iter().map(|node| (node.name.clone(), node.inputs)).collect();
-    let mut nodes: BTreeMap<_, _> = built.into_iter().map(|node| (node.name, node.entry)).collect();
-    made_from.nodes.append(&mut inputs);
-    manifest.nodes.append(&mut nodes);
+    for node in groups.into_iter().flatten() {
+        made_from.nodes.insert(node.name.clone(), node.inputs);
+        manifest.nodes.insert(node.name, node.entry);
+    }
     manifest.pxe = build_boot_tree(input, target, &before, &made_from, shared_boot_files)?;
     manifest.boot = Some(boot_tree::cluster_boot(input.cluster));
     Ok((manifest, made_from))
@@ -285,12 +282,12 @@ fn build_layer(
     before: &Before<'_>,
 ) -> Result<Layer> {
     let inputs = inputs::of_layer(&input.program, tree);
-    let travels = match input.cluster.boot.overlay.value {
+    let is_tar_wanted = match input.cluster.boot.overlay.value {
         OverlayVia::Http => false,
         OverlayVia::Media | OverlayVia::Embedded => true,
     };
     if let Some(folder) = before.layer(name, &inputs).filter(|folder| target.has(folder)) {
-        let tar = if travels { target.read(folder, plan::LAYER_TAR)? } else { Vec::new() };
+        let tar = if is_tar_wanted { target.read(folder, plan::LAYER_TAR)? } else { Vec::new() };
         let is_whole = tar.is_empty() || FileEntry::of(&tar) == folder.files[plan::LAYER_TAR];
         if is_whole {
             return Ok(Layer { folder: folder.clone(), inputs, tar });
@@ -302,7 +299,7 @@ fn build_layer(
         NewFile { name: plan::LAYER_TAR, contents: Contents::Bytes(&packed.tar) },
     ];
     let folder = target.stage(&files)?;
-    let tar = if travels { packed.tar } else { Vec::new() };
+    let tar = if is_tar_wanted { packed.tar } else { Vec::new() };
     Ok(Layer { folder, inputs, tar })
 }
 

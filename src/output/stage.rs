@@ -262,7 +262,8 @@ impl<'o> Filling<'o> {
     /// if that lacks one.
     pub fn keep(&self, names: &[String]) -> bool {
         let Some(alike) = self.alike else { return false };
-        let known: Option<Vec<_>> = names.iter().map(|name| alike.files.entry(name)).collect();
+        let known: Option<Vec<_>> =
+            names.iter().map(|name| alike.files.get_key_value(name)).collect();
         let Some(known) = known else { return false };
         known.into_iter().all(|(name, entry)| self.note(Arc::clone(name), *entry).is_ok())
     }
@@ -285,13 +286,8 @@ impl<'o> Filling<'o> {
             return Ok(folder);
         };
         let staged = self.staged(output)?;
-        let mut parent = "";
         for (name, entry) in folder.files.iter().filter(|(name, entry)| self.is_kept(name, entry)) {
-            let above = name.rsplit_once('/').map_or("", |(above, _)| above);
-            if above != parent {
-                disk::ensure_parents(&staged, name, PUBLIC)?;
-                parent = above;
-            }
+            disk::ensure_parents(&staged, name, PUBLIC)?;
             let known = output.file_in_store(self.alike.expect("files are kept of it"), name);
             let path = staged.join(name);
             if fs::hard_link(&known, &path).is_err() {

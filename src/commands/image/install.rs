@@ -217,6 +217,10 @@ impl Installer {
         let missing = goldens.iter().zip(&there).filter(|(_, there)| there.is_none());
         let room = missing.map(|(golden, _)| golden.disk.size.min(ROOM)).sum();
         whole_file::require_folder(&args.out, room)?;
+        for path in there.iter().flatten() {
+            let name = path.file_name().unwrap_or_default().display();
+            eprintln!("{name}: kept, of the same ISO and kickstart");
+        }
         if there.iter().all(Option::is_some) {
             return Ok(there.into_iter().flatten().collect());
         }
@@ -278,8 +282,6 @@ impl Installer {
             "{shown} was changed since it was installed, and so the disks that stand on it are \
              broken: remove it and them"
         );
-        let name = path.file_name().unwrap_or_default().display();
-        eprintln!("{name}: kept, of the same ISO and kickstart");
         Ok(Some(path))
     }
 
