@@ -18,7 +18,7 @@ use super::machine::{Disks, Machine};
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What an administrator's command in a running guest may take; it needs a second or two.
-pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether a guest's system disk already has nodeforge's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 use crate::support;
 
-/// How many guests keep two cores busy, as each has one thread for all its processors and waits now
-/// and then. Tests with more, beside the tests that judge, take more than twice as long.
+/// How many guests keep two cores busy: each has one thread for all its processors, and waits now
+/// and then.
 const N_AT_A_TIME: usize = 3;
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue { n_free: N_AT_A_TIME, n_came: 0, n_served: 0 });
