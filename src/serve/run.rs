@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,9 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -31,8 +33,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How many looks are between two for grants whose time is over.
 const LOOKS_PER_EXPIRY: u32 = 25;
 
-/// How many threads read what is not small. What they read is in the page cache as a rule, and
-/// each of them keeps memory of its own.
+/// How many threads of each runtime, at most, read what is not small and the kernel does not send.
+/// What they read is in the page cache as a rule, and each of them keeps memory of its own.
 const N_READERS: usize = 4;
 
 /// How to serve.
@@ -74,8 +76,8 @@ pub fn run(options: &RunOptions) -> Result<()> {
     network::check_programs(&server, &network)?;
     let tls = options.tls.as_ref().map(acceptor).transpose()?;
     allow_many_files(options.max_connections);
-    let settings =
-        Settings { tls, prefix: url.path.clone(), max_connections: options.max_connections };
+    let slots = Arc::new(Semaphore::new(options.max_connections));
+    let settings = Settings { tls, prefix: url.path.clone(), slots };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(N_READERS)
@@ -109,7 +111,7 @@ async fn serve(
     network.announce();
     // Their answers are short: they go on until HTTP has ended, and end with the process.
     let beside = tokio::spawn(network.serve(Arc::clone(&server), |line| eprintln!("{line}")));
-    let serving = tokio::spawn(http::serve(Arc::clone(&server), listener, settings, stop));
+    let serving = serve_http(&server, listener, &settings, &stop)?;
     tokio::select! {
         signal = signals::wait() => signal?,
         ended = beside => ended.context("serving TFTP and DHCP")??,
@@ -118,10 +120,53 @@ async fn serve(
     eprintln!("stopping: {n_downloads} downloads are still running; stop again to end them");
     _ = stop_all.send(true);
     tokio::select! {
-        served = serving => served.context("serving")??,
+        served = ended(serving) => served?,
         signal = signals::wait() => signal?,
     }
     eprintln!("stopped");
+    Ok(())
+}
+
+/// Serves HTTP by a thread for each processor. A connection stays with the thread that accepted
+/// it: answers are short, and handing one over costs as much as making it.
+fn serve_http(
+    server: &Arc<Server>,
+    listener: TcpListener,
+    settings: &Arc<Settings>,
+    stop: &watch::Receiver<bool>,
+) -> Result<Vec<oneshot::Receiver<Result<()>>>> {
+    let listener = listener.into_std()?;
+    // Small answers to machines that wait for them must not wait for more. A connection is a copy
+    // of its listener's socket, with its options (Linux, sk_clone_lock() in net/core/sock.c).
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
+    let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let start = |at: usize| -> Result<oneshot::Receiver<Result<()>>> {
+        let listener = listener.try_clone()?;
+        let (server, settings, stop) = (Arc::clone(server), Arc::clone(settings), stop.clone());
+        let (ended, end) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(N_READERS)
+            .build()?;
+        std::thread::Builder::new().name(format!("http-{at}")).spawn(move || {
+            // As a task: what the runtime itself waits for is woken by a write to a descriptor.
+            let served = runtime.block_on(async {
+                let listener = TcpListener::from_std(listener)?;
+                tokio::spawn(http::serve(server, listener, settings, stop)).await?
+            });
+            // Nobody hears of it who has been told to end at once.
+            _ = ended.send(served);
+        })?;
+        Ok(end)
+    };
+    (0..n_threads).map(start).collect::<Result<_>>().context("starting the threads of the server")
+}
+
+/// Waits for all of them; the first failure ends it.
+async fn ended(serving: Vec<oneshot::Receiver<Result<()>>>) -> Result<()> {
+    for end in serving {
+        end.await.context("serving")??;
+    }
     Ok(())
 }
 

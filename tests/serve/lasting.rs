@@ -1,6 +1,6 @@
 //! What outlives a crash, a rebuild and the end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -238,6 +238,26 @@ fn stopping_finishes_running_downloads() {
 }
 
 #[test]
+fn a_file_that_is_cut_while_it_is_sent_ends_the_connection() {
+    let lab = Lab::new();
+    let bytes = lab.add_large_file(24 << 20);
+    let server = lab.serve();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.write_all(b"GET /pxe/large.bin HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut first = [0; 4096];
+    stream.read_exact(&mut first).unwrap();
+    // More than sockets hold.
+    let n_left = 20 << 20;
+    let file = File::options().write(true).open(lab.path().join("out/current/pxe/large.bin"));
+    file.unwrap().set_len(n_left).unwrap();
+    let answer = [first.to_vec(), read_all(stream)].concat();
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    assert_eq!(answer.len() - head, n_left as usize);
+    assert!(bytes.starts_with(&answer[head..]), "what came is the file's");
+    assert_eq!(get(server.address(), "manifest.json").0, 200);
+}
+
+#[test]
 fn tls_takes_the_given_certificate_and_asks_for_it_where_the_url_is_https() {
     if support::lacks(&["curl", "openssl"]) {
         return;
@@ -247,7 +267,7 @@ fn tls_takes_the_given_certificate_and_asks_for_it_where_the_url_is_https() {
         lab.failed(&["serve", "out", "--listen", "0.0.0.0:8080", "--tls-certificate", "c"]);
     assert_eq!(code, 2, "{said}");
     lab.edit("http://192.168.3.1:8080", "https://localhost:8443");
-    lab.build();
+    let bytes = lab.add_large_file(3_000_017);
     let (code, said) = lab.failed(&["serve", "out", "--listen", "127.0.0.1:8443"]);
     assert!(code == 1 && said.contains("needs --tls-certificate"), "{said}");
     make_certificate(lab.path());
@@ -256,6 +276,7 @@ fn tls_takes_the_given_certificate_and_asks_for_it_where_the_url_is_https() {
     let certificate = lab.path().join("c.pem");
     let trusted = ["--cacert", certificate.to_str().unwrap()];
     assert_eq!(server.status(&trusted, "manifest.json"), 200);
+    assert_eq!(server.ask(&trusted, "pxe/large.bin"), (200, bytes));
     assert_eq!(server.curl(&[], "manifest.json").status.code(), Some(60), "nobody else's");
     lab.arm(&["node1"]);
     let (status, script) = server.ask(&trusted, &paths(NODE1)[2]);

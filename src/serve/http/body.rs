@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::serve::Server;
+use crate::serve::http::direct::Parts;
 
 /// What all downloads together have in memory, about: as their number grows the new ones take
 /// smaller pieces, while stalled ones keep what they have.
@@ -35,13 +36,20 @@ impl Body {
         Self::Whole(Some(bytes))
     }
 
-    /// `length` bytes of `file` from `start` on. Of a large file threads read piece by piece; a
-    /// small one is in the page cache as a rule.
+    /// `length` bytes of `file` from `start` on. A small file is in the page cache as a rule and is
+    /// read at once. A large one is sent by the kernel where `parts` of it can be, else threads
+    /// read it piece by piece.
     ///
     /// # Errors
     ///
     /// Fails if the file cannot be read.
-    pub fn of_file(server: &Arc<Server>, file: File, start: u64, length: u64) -> io::Result<Self> {
+    pub fn of_file(
+        server: &Arc<Server>,
+        parts: Option<&Parts>,
+        file: File,
+        start: u64,
+        length: u64,
+    ) -> io::Result<Self> {
         if length <= PIECE.0 {
             return Ok(Self::whole(read_piece(&file, start, length)?));
         }
@@ -51,7 +59,10 @@ impl Body {
             at: start,
             left: length,
             is_small: length <= PIECE.1,
-            reading: Reading::Idle(Some(file)),
+            reading: match parts {
+                Some(parts) => Reading::ByKernel(Arc::new(file), parts.clone()),
+                None => Reading::Idle(Some(file)),
+            },
         }))
     }
 }
@@ -67,6 +78,7 @@ pub struct FileBody {
 }
 
 enum Reading {
+    ByKernel(Arc<File>, Parts),
     /// `None` only while the file is with the thread that reads.
     Idle(Option<File>),
     Busy(JoinHandle<io::Result<(File, Bytes)>>),
@@ -87,6 +99,11 @@ impl FileBody {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if self.left == 0 {
             return Poll::Ready(None);
+        }
+        if let Reading::ByKernel(file, parts) = &self.reading {
+            let stand_in = parts.stand_in(file, self.at, self.left);
+            self.advance(stand_in.len() as u64);
+            return Poll::Ready(Some(Ok(stand_in)));
         }
         let (at, piece) = (self.at, self.piece());
         if let Reading::Idle(file) = &mut self.reading {

@@ -1,29 +1,22 @@
 //! Files over HTTP: conditions and parts (RFC 9110 §13, §14).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
     IF_NONE_MATCH, IF_RANGE, RANGE,
 };
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 
 use crate::serve::catalog::Catalog;
 use crate::serve::http::body::Body;
-use crate::serve::http::{asker, refused, respond};
+use crate::serve::http::{Asked, asker, refused, respond};
 use crate::serve::{Asker, Contents, Refusal, Served, Server};
 
 /// Answers with the file of `path`, or says why not.
-pub async fn send(
-    server: &Arc<Server>,
-    path: &str,
-    request: &Request<Incoming>,
-    peer: IpAddr,
-) -> Response<Body> {
-    let asker = asker(request.headers(), request.method(), peer);
+pub async fn send(server: &Arc<Server>, path: &str, asked: &Asked) -> Response<Body> {
+    let asker = asker(asked.request.headers(), asked.request.method(), asked.peer);
     let by_mac;
     let path = match path {
         "kickstart" => match kickstart_of(&server.catalog(), &asker) {
@@ -36,7 +29,7 @@ pub async fn send(
         path => path,
     };
     match server.fetch(path, &asker).await {
-        Ok(served) => respond_with(server, path, served, request),
+        Ok(served) => respond_with(server, path, served, asked),
         Err(refusal) => refused(&refusal),
     }
 }
@@ -52,12 +45,8 @@ fn kickstart_of(catalog: &Catalog, asker: &Asker<'_>) -> Result<String, Refusal>
     Ok(format!("nodes/{node}/kickstart.ks"))
 }
 
-fn respond_with(
-    server: &Arc<Server>,
-    path: &str,
-    served: Served,
-    request: &Request<Incoming>,
-) -> Response<Body> {
+fn respond_with(server: &Arc<Server>, path: &str, served: Served, asked: &Asked) -> Response<Body> {
+    let request = &asked.request;
     let size = served.file.size;
     let digest = served.file.sha256.to_string();
     let etag = format!("\"{}\"", &digest[..32]);
@@ -77,10 +66,14 @@ fn respond_with(
                 .and_then(|start| Ok(start..start + usize::try_from(length)?));
             Body::whole(bytes.slice(range.expect("a part of what is in memory")))
         }
-        Contents::File(file) => match Body::of_file(server, file, start, length) {
-            Ok(body) => body,
-            Err(fault) => return refused(&Refusal::NotReady(format!("reading {path}: {fault}"))),
-        },
+        Contents::File(file) => {
+            match Body::of_file(server, asked.parts.as_ref(), file, start, length) {
+                Ok(body) => body,
+                Err(fault) => {
+                    return refused(&Refusal::NotReady(format!("reading {path}: {fault}")));
+                }
+            }
+        }
     };
     if !is_head {
         server.counts.bytes_sent.fetch_add(length, Ordering::Relaxed);

@@ -25,11 +25,13 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::net::MacAddr;
 use crate::serve::http::body::Body;
+use crate::serve::http::direct::{Direct, Parts};
 use crate::serve::http::patient::Patient;
 use crate::serve::{Asker, Refusal, Server};
 
 mod api;
 mod body;
+mod direct;
 mod events;
 mod files;
 mod patient;
@@ -54,7 +56,8 @@ pub struct Settings {
     pub tls: Option<TlsAcceptor>,
     /// The path of `boot.url`, without a slash at the end: empty for most.
     pub prefix: String,
-    pub max_connections: usize,
+    /// One for each connection that may be open at once.
+    pub slots: Arc<Semaphore>,
 }
 
 /// Serves until `stop` says true, then finishes what is being sent.
@@ -68,11 +71,10 @@ pub async fn serve(
     settings: Arc<Settings>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let slots = Arc::new(Semaphore::new(settings.max_connections));
     let mut connections = JoinSet::new();
     loop {
         let slot = tokio::select! {
-            slot = Arc::clone(&slots).acquire_owned() => slot?,
+            slot = Arc::clone(&settings.slots).acquire_owned() => slot?,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let accepted = tokio::select! {
@@ -88,17 +90,19 @@ pub async fn serve(
                 continue;
             }
         };
-        // Small answers to machines that wait for them must not wait for more.
-        _ = stream.set_nodelay(true);
         let (server, settings, stop) = (Arc::clone(&server), Arc::clone(&settings), stop.clone());
         connections.spawn(async move {
             let _slot = slot;
             match &settings.tls {
-                None => talk(server, &settings, stream, peer, stop).await,
+                None => {
+                    let parts = Parts::default();
+                    let stream = Direct::new(stream, parts.clone());
+                    talk(server, &settings, stream, Some(parts), peer, stop).await;
+                }
                 Some(tls) => {
                     let agreed = tokio::time::timeout(TLS_TIMEOUT, tls.accept(stream)).await;
                     if let Ok(Ok(stream)) = agreed {
-                        talk(server, &settings, stream, peer, stop).await;
+                        talk(server, &settings, stream, None, peer, stop).await;
                     }
                 }
             }
@@ -110,11 +114,12 @@ pub async fn serve(
     Ok(())
 }
 
-/// One connection, to its end.
+/// One connection, to its end. `parts` are what `stream` sends by itself.
 async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     server: Arc<Server>,
     settings: &Arc<Settings>,
     stream: S,
+    parts: Option<Parts>,
     peer: SocketAddr,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -122,11 +127,10 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let until_stop = stop.clone();
     let service = service_fn(move |request| {
         let (server, settings) = (Arc::clone(&server), Arc::clone(settings));
-        let stop = until_stop.clone();
+        let (parts, stop) = (parts.clone(), until_stop.clone());
         async move {
-            Ok::<_, std::convert::Infallible>(
-                answer(&server, &settings, request, peer.ip(), stop).await,
-            )
+            let asked = Asked { request, peer: peer.ip(), parts };
+            Ok::<_, std::convert::Infallible>(answer(&server, &settings, asked, stop).await)
         }
     });
     let connection = http1::Builder::new()
@@ -134,6 +138,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         // GRUB 2.02 to 2.06 know `Content-Length` in this spelling only, and otherwise take a
         // file for one of unknown size: "overflow is detected" (grub-core/net/http.c).
         .title_case_headers(true)
+        .writev(true)
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(stream, service);
@@ -149,13 +154,20 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
+/// A request, and the connection it came by.
+struct Asked {
+    request: Request<Incoming>,
+    peer: IpAddr,
+    parts: Option<Parts>,
+}
+
 async fn answer(
     server: &Arc<Server>,
     settings: &Settings,
-    request: Request<Incoming>,
-    peer: IpAddr,
+    asked: Asked,
     stop: watch::Receiver<bool>,
 ) -> Response<Body> {
+    let request = &asked.request;
     server.counts.requests.fetch_add(1, Ordering::Relaxed);
     let Some(path) = path_of(request.uri().path(), &settings.prefix) else {
         return refused(&Refusal::Unknown);
@@ -166,7 +178,7 @@ async fn answer(
         _ = server.store.refresh().await;
     }
     let response = match path.as_str() {
-        "events" if request.method() == Method::POST => events::take(server, request).await,
+        "events" if request.method() == Method::POST => events::take(server, asked.request).await,
         "events" => only("POST"),
         _ if !is_read => only("GET, HEAD"),
         "" => text("text/html; charset=utf-8", PAGE),
@@ -177,7 +189,7 @@ async fn answer(
         "api/v1/events" => api::events(server, stop),
         path => match path.strip_prefix("api/v1/nodes/") {
             Some(node) => api::node(server, node),
-            None => files::send(server, path, &request, peer).await,
+            None => files::send(server, path, &asked).await,
         },
     };
     let status = response.status();

@@ -14,13 +14,14 @@ use tokio::time::{Instant, Sleep, sleep};
 pub struct Patient<S> {
     stream: S,
     limit: Duration,
-    deadline: Pin<Box<Sleep>>,
+    /// Made when the other end is first waited for.
+    deadline: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
 }
 
 impl<S> Patient<S> {
     pub fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, deadline: Box::pin(sleep(limit)), is_waiting: false }
+        Self { stream, limit, deadline: None, is_waiting: false }
     }
 
     fn watch<T>(
@@ -32,11 +33,12 @@ impl<S> Patient<S> {
             self.is_waiting = false;
             return polled;
         }
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(self.limit)));
         if !self.is_waiting {
             self.is_waiting = true;
-            self.deadline.as_mut().reset(Instant::now() + self.limit);
+            deadline.as_mut().reset(Instant::now() + self.limit);
         }
-        ready!(self.deadline.as_mut().poll(context));
+        ready!(deadline.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
