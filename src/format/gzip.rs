@@ -22,13 +22,13 @@ use crate::format::quick_deflate::QuickDeflate;
 pub enum Level {
     /// In one pass, for what is made for each node.
     Fast,
-    /// libdeflate's level 5, for what is made once: the next one takes half as long again for
-    /// some hundredths of the size.
+    /// libdeflate's level 1, for what is made once: level 5 takes 1 ms more of the 13 that ten nodes
+    /// take, and saves a node that is installed 4 KiB of 50.
     Small,
 }
 
 /// [`Level::Small`], as libdeflate numbers it.
-const SMALL: i32 = 5;
+const SMALL: i32 = 1;
 /// zlib's level for what many files take in.
 const READY: u32 = 6;
 
