@@ -21,8 +21,8 @@ const CHANGING_CALLS: &str = "chmod,fchmod,fsync,link,linkat,mkdir,mkdirat,opena
                               renameat2,rmdir,symlink,symlinkat,syncfs,unlink,unlinkat,write";
 
 /// The calls of which a publication consists, and no files of nodes.
-const PUBLISHING_CALLS: &str = "fsync,rename,renameat,renameat2,rmdir,symlink,symlinkat,syncfs,\
-                                unlink,unlinkat";
+const PUBLISHING_CALLS: &str = "fsync,link,linkat,rename,renameat,renameat2,rmdir,symlink,\
+                                symlinkat,syncfs,unlink,unlinkat";
 
 /// Those that a full or a broken disk refuses.
 const FAILING_CALLS: &str = "fsync,link,linkat,mkdir,mkdirat,rename,renameat,renameat2,symlink,\

@@ -603,6 +603,26 @@ fn of_an_alike_folder_only_what_changed_is_written() {
 }
 
 #[test]
+fn a_generation_shares_the_links_of_the_one_before_as_far_as_they_are_right() {
+    let scratch = scratch();
+    let link = |generation: u64, place: &str| {
+        scratch.path().join(GENERATIONS).join(format!("{generation}/{place}"))
+    };
+    let inode = |generation, place| fs::symlink_metadata(link(generation, place)).unwrap().ino();
+    build(scratch.path(), "one").unwrap();
+    build(scratch.path(), "two").unwrap();
+    assert_eq!(inode(1, "layers/common"), inode(2, "layers/common"));
+    assert_ne!(inode(1, "nodes/node0"), inode(2, "nodes/node0"));
+    let damaged = link(2, "layers/common");
+    fs::remove_file(&damaged).unwrap();
+    symlink("../../../store", &damaged).unwrap();
+    build(scratch.path(), "three").unwrap();
+    assert_ne!(inode(2, "layers/common"), inode(3, "layers/common"));
+    let verified = verify(scratch.path()).unwrap();
+    assert!(verified.generation == 3 && verified.is_good(), "{verified:?}");
+}
+
+#[test]
 fn names_that_lead_elsewhere_or_come_twice_are_refused() {
     let scratch = scratch();
     let output = Output::open(scratch.path()).unwrap();
