@@ -109,8 +109,17 @@ impl Files {
 
     /// A file with its name.
     pub fn get_key_value(&self, name: &str) -> Option<&(Arc<str>, FileEntry)> {
-        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
-        Some(&self.0[at])
+        self.position(name).map(|at| &self.0[at])
+    }
+
+    /// Which of the files it is, by the order of the paths.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()
+    }
+
+    /// The file at that [position](Self::position), with its name.
+    pub fn at(&self, position: usize) -> &(Arc<str>, FileEntry) {
+        &self.0[position]
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -166,8 +166,7 @@ impl Output {
     /// Begins a large folder that is filled file by file. Of `alike`, if all of it is in the store,
     /// what is the same is linked.
     pub fn fill<'o>(&'o self, alike: Option<&'o Folder>) -> Filling<'o> {
-        let alike = alike.filter(|folder| self.is_in_store(folder));
-        Filling { output: Some(self), alike, staged: Mutex::default(), files: Mutex::default() }
+        Filling::of(Some(self), alike.filter(|folder| self.is_in_store(folder)))
     }
 
     /// Where a file of a folder of the store is.
@@ -230,16 +229,24 @@ pub struct Filling<'o> {
     /// `None` if nothing is to be written.
     output: Option<&'o Output>,
     alike: Option<&'o Folder>,
+    /// Which files of `alike` were kept, by their position.
+    kept: Box<[AtomicBool]>,
     /// Made when there is something to write.
     staged: Mutex<Option<PathBuf>>,
-    files: Mutex<BTreeMap<Arc<str>, FileEntry>>,
+    /// Those that were not kept.
+    added: Mutex<BTreeMap<Arc<str>, FileEntry>>,
 }
 
 impl<'o> Filling<'o> {
     /// A folder that is listed and not made. Of `alike`, files can be kept.
     pub fn nowhere(alike: &'o Folder) -> Self {
-        let alike = Some(alike);
-        Self { output: None, alike, staged: Mutex::default(), files: Mutex::default() }
+        Self::of(None, Some(alike))
+    }
+
+    fn of(output: Option<&'o Output>, alike: Option<&'o Folder>) -> Self {
+        let n_alike = alike.map_or(0, |folder| folder.files.len());
+        let kept = (0..n_alike).map(|_| AtomicBool::new(false)).collect();
+        Self { output, alike, kept, staged: Mutex::default(), added: Mutex::default() }
     }
 
     /// Adds a file.
@@ -261,11 +268,11 @@ impl<'o> Filling<'o> {
     /// Adds files as the folder that this one is like has them; adds nothing and returns false
     /// if that lacks one.
     pub fn keep(&self, names: &[String]) -> bool {
-        let Some(alike) = self.alike else { return false };
-        let known: Option<Vec<_>> =
-            names.iter().map(|name| alike.files.get_key_value(name)).collect();
-        let Some(known) = known else { return false };
-        known.into_iter().all(|(name, entry)| self.note(Arc::clone(name), *entry).is_ok())
+        let position = |name: &String| self.alike?.files.position(name);
+        let Some(positions) = names.iter().map(position).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        positions.into_iter().all(|at| !self.kept[at].swap(true, Ordering::Relaxed))
     }
 
     /// Whether the folder that this one is like has that very file.
@@ -279,8 +286,7 @@ impl<'o> Filling<'o> {
     ///
     /// Fails for a link or write that fails.
     pub fn finish(self) -> Result<Folder> {
-        let files = std::mem::take(&mut *self.files.lock().expect("no holder of the lock panics"));
-        let folder = Folder::of(files);
+        let folder = self.folder()?;
         let is_there = |output: &Output| output.has_seen(&folder) || output.is_in_store(&folder);
         let Some(output) = self.output.filter(|output| !is_there(output)) else {
             return Ok(folder);
@@ -300,11 +306,31 @@ impl<'o> Filling<'o> {
     }
 
     fn note(&self, name: Arc<str>, entry: FileEntry) -> Result<()> {
-        let mut files = self.files.lock().expect("no holder of the lock panics");
-        match files.insert(Arc::clone(&name), entry) {
+        let mut added = self.added.lock().expect("no holder of the lock panics");
+        match added.insert(Arc::clone(&name), entry) {
             None => Ok(()),
             Some(_) => bail!("`{name}` comes twice in one folder"),
         }
+    }
+
+    /// What was kept and added; of one that is like the other in everything nothing is made anew.
+    fn folder(&self) -> Result<Folder> {
+        let added = std::mem::take(&mut *self.added.lock().expect("no holder of the lock panics"));
+        let Some(alike) = self.alike else { return Ok(Folder::of(added)) };
+        let is_kept = |at: &usize| self.kept[*at].load(Ordering::Relaxed);
+        let kept: Vec<usize> = (0..alike.files.len()).filter(is_kept).collect();
+        let is_twice = |name: &&Arc<str>| alike.files.position(name).is_some_and(|at| is_kept(&at));
+        if let Some(name) = added.keys().find(is_twice) {
+            bail!("`{name}` comes twice in one folder");
+        }
+        let is_same = kept.len() + added.len() == alike.files.len()
+            && added.iter().all(|(name, entry)| self.is_kept(name, entry));
+        if is_same {
+            return Ok(alike.clone());
+        }
+        let mut files = added;
+        files.extend(kept.into_iter().map(|at| alike.files.at(at).clone()));
+        Ok(Folder::of(files))
     }
 
     fn staged(&self, output: &Output) -> Result<PathBuf> {

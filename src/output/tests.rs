@@ -603,6 +603,38 @@ fn of_an_alike_folder_only_what_changed_is_written() {
 }
 
 #[test]
+fn what_is_kept_of_an_alike_folder_is_not_looked_at_again() {
+    let scratch = scratch();
+    let output = Output::open(scratch.path()).unwrap();
+    let name = |name: &str| [name.to_owned()];
+    let filling = output.fill(None);
+    assert!(!filling.keep(&name("big")), "there is nothing to keep it of");
+    filling.add(&bytes("big", "unchanged")).unwrap();
+    filling.add(&bytes("small", "one")).unwrap();
+    let one = filling.finish().unwrap();
+
+    let filling = output.fill(Some(&one));
+    assert!(filling.keep(&name("big")) && !filling.keep(&name("big")));
+    assert!(!filling.keep(&["small".to_owned(), "none".to_owned()]));
+    filling.add(&bytes("small", "one")).unwrap();
+    assert_eq!(filling.finish().unwrap(), one);
+
+    let filling = output.fill(Some(&one));
+    assert!(filling.keep(&name("big")));
+    filling.add(&bytes("other", "two")).unwrap();
+    let two = filling.finish().unwrap();
+    let names: Vec<&str> = two.files.keys().collect();
+    assert_eq!(names, ["big", "other"]);
+    assert_eq!(two.files.get("big"), one.files.get("big"));
+
+    let filling = output.fill(Some(&one));
+    assert!(filling.keep(&name("big")));
+    filling.add(&bytes("big", "another")).unwrap();
+    let fault = filling.finish().unwrap_err();
+    assert_eq!(fault.to_string(), "`big` comes twice in one folder");
+}
+
+#[test]
 fn a_generation_shares_the_links_of_the_one_before_as_far_as_they_are_right() {
     let scratch = scratch();
     let link = |generation: u64, place: &str| {
