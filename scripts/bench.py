@@ -107,29 +107,39 @@ def durable_ratio(nodeforge: str, folder: pathlib.Path):
     return statistics.median(walls["with"]) / statistics.median(walls["without"])
 
 
-def floor_and_overlay(folder: pathlib.Path, overlay: str):
-    """CPU ms a node of the loop in C, and of nodeforge's overlay part, for the same bytes."""
+N_MADE = 10_000
+
+
+def floor(folder: pathlib.Path):
+    """CPU ms a node of the loop in C, for a node's own archive; (None, why) if it cannot be had."""
     node = next(iter((folder / "out0/current/nodes").iterdir())).name
     archive = folder / "out0/current/nodes" / node / "overlay.cpio.gz"
     (folder / "prototype.cpio").write_bytes(gzip.decompress(archive.read_bytes()))
-    floor = folder / "floor"
+    program = folder / "floor"
     source = REPOSITORY / "scripts/bench/floor.c"
-    compiled = subprocess.run(["cc", "-O2", "-o", floor, source, "-lz"], capture_output=True)
+    compiled = subprocess.run(["cc", "-O2", "-o", program, source, "-lz"], capture_output=True)
     if compiled.returncode != 0:
         return None, "scripts/bench/floor.c needs cc and zlib1g-dev"
-    n_nodes = 10_000
-    ours, theirs = [], []
+    costs = []
     for run in range(3):
-        for name in ("floor", "prepare", "all"):
-            (folder / f"{name}-{run}").mkdir()
-        made = measure([floor, "prototype.cpio", node, n_nodes, f"floor-{run}"], folder)
-        theirs.append(1000 * (made[0] + made[1]) / n_nodes)
+        (folder / f"floor-{run}").mkdir()
+        made = measure([program, "prototype.cpio", node, N_MADE, f"floor-{run}"], folder)
+        costs.append(1000 * (made[0] + made[1]) / N_MADE)
+    return statistics.median(costs), None
+
+
+def parts(folder: pathlib.Path, program: str) -> dict[str, float]:
+    """CPU ms a node of parts of a build: its overlays, or its kickstart and boot menus."""
+    costs = {"overlays": [], "boot": []}
+    for run in range(3):
         cpu = {}
-        for work in ("prepare", "all"):
-            made = measure([overlay, "cluster.toml", f"{work}-{run}", work], folder)
+        for work in ("prepare", *costs):
+            (folder / f"{work}-{run}").mkdir()
+            made = measure([program, "cluster.toml", f"{work}-{run}", work], folder)
             cpu[work] = made[0] + made[1]
-        ours.append(1000 * (cpu["all"] - cpu["prepare"]) / n_nodes)
-    return statistics.median(theirs), statistics.median(ours)
+        for work in costs:
+            costs[work].append(1000 * (cpu[work] - cpu["prepare"]) / N_MADE)
+    return {work: statistics.median(runs) for work, runs in costs.items()}
 
 
 # What is in an installer's ISO, for the cost of making it anew; nothing in it boots.
@@ -402,24 +412,26 @@ def compare_targets(figures, beside) -> list[str]:
         targets.missing("writes of a build that changes nothing", "0", "strace is missing")
     else:
         targets.add("writes of a build that changes nothing", "0", str(writes), writes == 0)
-    floor, overlay = beside["overlay"]
-    if floor is None:
-        targets.missing("overlay part against the loop in C", "≤ 3×", overlay)
+    ours = beside["parts"]
+    cost, fault = beside["floor"]
+    work = "overlay part against the loop in C, a node"
+    if fault:
+        targets.missing(work, "≤ 3×", fault)
     else:
-        shown = f"{overlay:.3f} / {floor:.3f} ms = {overlay / floor:.1f}×"
-        targets.add("overlay part against the loop in C, a node", "≤ 3×", shown, overlay <= 3 * floor)
+        shown = f"{ours['overlays']:.3f} / {cost:.3f} ms = {ours['overlays'] / cost:.1f}×"
+        targets.add(work, "≤ 3×", shown, ours["overlays"] <= 3 * cost)
     durable = beside["durable"]
     if durable is None:
         targets.missing("publication that is durable, against one that is not", "≤ 1.5×", "strace is missing")
     else:
         work = "publication that is durable, against one that is not (wall, 1,000 nodes)"
         targets.add(work, "≤ 1.5×", f"{durable:.2f}×", durable <= 1.5)
-    ours, theirs = beside["images"]
+    images, theirs = beside["images"]
     work = "thin qcow2, seed, script and XML a node (wall), against qemu-img create + xorriso"
-    if ours is None:
+    if images is None:
         targets.missing(work, "≤ 20 ms", theirs)
     else:
-        targets.add(work, "≤ 20 ms", f"{ours:.1f} / {theirs:.1f} ms", ours <= 20)
+        targets.add(work, "≤ 20 ms", f"{images:.1f} / {theirs:.1f} ms", images <= 20)
     volumes, isos, fault = beside["media"]
     targets.add("1,000 OEMDRV volumes (wall)", "≤ 5 s", f"{volumes:.2f} s", volumes <= 5)
     if fault:
@@ -431,19 +443,18 @@ def compare_targets(figures, beside) -> list[str]:
         shown = f"{rebuild:,.0f} / {copy + patch:,.1f} ms = {rebuild / (copy + patch):,.1f}×"
         targets.add("the same by a full rebuild with xorriso, neither brought to disk", "≥ 1×", shown, rebuild > copy + patch)
     whole = 1000 * sum(figures[1_000, "full build"][:2]) / 1_000
-    for peer, least, ours, what in (
-        ("ansible", 5_000, overlay if floor is not None else whole, "six files"),
-        ("cobbler", 15, whole, "a kickstart and three menus"),
+    for peer, least, part, what in (
+        ("ansible", 5_000, "overlays", "six files, against our overlay part"),
+        ("cobbler", 15, "boot", "a kickstart and three menus, against ours for these"),
     ):
         cost, fault = beside[peer]
-        work = f"CPU of {peer} for {what}, against ours for all of a node"
-        if ours == overlay and floor is not None:
-            work = f"CPU of {peer} for {what}, against our overlay part"
+        work = f"CPU of {peer} for {what}"
         if fault:
             targets.missing(work, f"≥ {least:,}×", fault)
         else:
-            shown = f"{cost:,.1f} / {ours:.2f} ms = {cost / ours:,.0f}×"
-            targets.add(work, f"≥ {least:,}×", shown, cost >= least * ours)
+            shown = f"{cost:,.1f} / {ours[part]:.2f} ms = {cost / ours[part]:,.0f}×"
+            shown += f"; for all of a node we take {whole:.2f} ms"
+            targets.add(work, f"≥ {least:,}×", shown, cost >= least * ours[part])
     compare_serve(targets, *beside["serve"])
     return targets.rows
 
@@ -481,7 +492,8 @@ def main() -> None:
                 print(rows[-1], flush=True)
         beside["writes"] = n_writes_of_noop(nodeforge, top / "1000")
         beside["durable"] = durable_ratio(nodeforge, top / "1000")
-        beside["overlay"] = floor_and_overlay(top / "10000", overlay)
+        beside["floor"] = floor(top / "10000")
+        beside["parts"] = parts(top / "10000", overlay)
         beside["images"] = thin_images(nodeforge, top / "images")
         (top / "media").mkdir()
         beside["media"] = media(nodeforge, top / "media")
@@ -507,8 +519,8 @@ def main() -> None:
         "packs, reads back and writes the same archive. Ansible's template module writes six files a",
         "node, on this machine without ssh. Cobbler's library makes a kickstart of the same text and",
         "three boot menus a node, as its daemon does for `sync` and for its web server, without the",
-        "daemon and its database. nginx sends the same files without asking who may have them; client",
-        "and servers share the processors.",
+        "daemon and its database; ours renders and writes the same four. nginx sends the same files",
+        "without asking who may have them; client and servers share the processors.",
         "",
         "## All figures",
         "",
