@@ -3,11 +3,13 @@
 
     scripts/bench_serve.py NODEFORGE
 
-1,000 kickstarts of armed nodes (for nodeforge each is checked against the state, for nginx it
+First 512 machines that are switched on at once: boot script, kickstart, overlay and an event each.
+Then 1,000 kickstarts of armed nodes (for nodeforge each is checked against the state, for nginx it
 is a file), their overlays, and one image of 100 MB, by wrk. Nothing is asserted, as figures of a
 busy machine say little.
 """
 
+import asyncio
 import json
 import os
 import pathlib
@@ -19,12 +21,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 from bench_cluster import TOOLS, write_cluster
 
 N_NODES = 1_000
 SECONDS = 5
 IMAGE_BYTES = 100_000_000
+N_STORM = 512
 PACKAGES = ("nginx", "wrk", "libluajit-5.1-2")
 
 WRK = """\
@@ -80,6 +84,37 @@ def load(wrk, folder: pathlib.Path, port: int, paths: list, connections: int, cl
     return rate, float(number) * scale, errors
 
 
+async def ask(port: int, line: str, token: str = "-", body: str = "") -> str:
+    """The body of a good answer, over a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"{line} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n"
+                 f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+    writer.close()
+    if head.split(b" ")[1] not in (b"200", b"204"):
+        raise OSError(head.decode())
+    return body.decode(errors="replace")
+
+
+async def boot(port: int, node: str, mac: str) -> None:
+    """What one machine asks for."""
+    script = await ask(port, f"GET /pxe/ipxe/{mac.replace(':', '-')}.ipxe")
+    token = re.search(r"nodeforge\.event_token=(\S+)", script)[1]
+    await ask(port, f"GET /nodes/{node}/kickstart.ks")
+    await ask(port, f"GET /nodes/{node}/overlay.tar.gz")
+    event = {"node": node, "step": "disk", "state": "ended", "message": "fresh"}
+    await ask(port, "POST /events", token, json.dumps(event))
+
+
+async def storm(port: int, nodes: list) -> tuple[float, int]:
+    """Wall time until all machines that are switched on at once have what they want, and how many
+    do not get it."""
+    begin = time.monotonic()
+    boots = [boot(port, node, mac) for node, mac in nodes]
+    ends = await asyncio.gather(*boots, return_exceptions=True)
+    return time.monotonic() - begin, sum(end is not None for end in ends)
+
+
 def peak_mib(pid: int) -> float:
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
@@ -112,10 +147,11 @@ def tools() -> tuple[dict, str | None]:
 
 def rows(nodeforge: str, folder: pathlib.Path):
     """Serves 1,000 nodes. Rows (work, connections, ours, nginx's, how many of whose requests failed),
-    requests or MiB a second, and the peak MiB of nodeforge; or (None, why)."""
+    requests or MiB a second; the peak MiB of nodeforge; wall time of a storm, and how many machines
+    it left without. Or (None, why, None)."""
     found, fault = tools()
     if fault:
-        return None, fault
+        return None, fault, None
     wrk = found["wrk"]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(found["libraries"])}
     # nginx's workers may run as another user.
@@ -141,8 +177,10 @@ def rows(nodeforge: str, folder: pathlib.Path):
         wait_for(theirs)
         manifest = json.loads((folder / "out/current/manifest.json").read_text())
         run("arm", f"srv[001-{N_NODES - 1:03}]")
-        kickstarts = [f"/nodes/{node}/kickstart.ks" for node in manifest["nodes"]
-                      if node.startswith("srv")]
+        armed = [(node, entry["macs"][0]) for node, entry in manifest["nodes"].items()
+                 if node.startswith("srv")]
+        stormed = asyncio.run(storm(ours, armed[:N_STORM]))
+        kickstarts = [f"/nodes/{node}/kickstart.ks" for node, _ in armed]
         overlays = [f"/nodes/{node}/overlay.tar.gz" for node in manifest["nodes"]]
 
         def both(paths, connections, close):
@@ -163,7 +201,7 @@ def rows(nodeforge: str, folder: pathlib.Path):
             mine, other_one = both(["/pxe/image.bin"], connections, False)
             measured.append(("an initrd of 100 MB, MiB/s", connections, mine[1] / 2**20,
                              other_one[1] / 2**20, mine[2] + other_one[2]))
-        return measured, peak_mib(server.pid)
+        return measured, peak_mib(server.pid), stormed
     finally:
         for child in (server, other):
             child.send_signal(signal.SIGTERM)
@@ -172,13 +210,14 @@ def rows(nodeforge: str, folder: pathlib.Path):
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
-        measured, peak = rows(str(pathlib.Path(sys.argv[1]).resolve()), pathlib.Path(name))
+        measured, peak, stormed = rows(str(pathlib.Path(sys.argv[1]).resolve()), pathlib.Path(name))
     if measured is None:
         sys.exit(peak)
     for work, connections, ours, theirs, n_failed in measured:
         print(f"{work:52} {connections:4} {ours:12,.0f} {theirs:12,.0f} "
               f"{100 * ours / theirs:4.0f} % {n_failed} failed")
     print(f"peak memory of nodeforge serve: {peak:.0f} MiB")
+    print(f"{N_STORM} machines switched on at once: {stormed[0]:.2f} s, {stormed[1]} failed")
 
 
 if __name__ == "__main__":
