@@ -15,6 +15,7 @@ use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -36,6 +37,10 @@ const LOOKS_PER_EXPIRY: u32 = 25;
 /// How many threads of each runtime, at most, read what is not small and the kernel does not send.
 /// What they read is in the page cache as a rule, and each of them keeps memory of its own.
 const N_READERS: usize = 4;
+
+/// How many threads serve HTTP at most: a new connection wakes all that have nothing to do, and few
+/// fill any network.
+const MAX_SERVING: usize = 8;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -111,16 +116,17 @@ async fn serve(
     network.announce();
     // Their answers are short: they go on until HTTP has ended, and end with the process.
     let beside = tokio::spawn(network.serve(Arc::clone(&server), |line| eprintln!("{line}")));
-    let serving = serve_http(&server, listener, &settings, &stop)?;
+    let mut serving = serve_http(&server, listener, &settings, &stop)?;
     tokio::select! {
         signal = signals::wait() => signal?,
         ended = beside => ended.context("serving TFTP and DHCP")??,
+        served = ended(&mut serving) => served?,
     }
     let n_downloads = server.counts.downloads.load(Ordering::Relaxed);
     eprintln!("stopping: {n_downloads} downloads are still running; stop again to end them");
     _ = stop_all.send(true);
     tokio::select! {
-        served = ended(serving) => served?,
+        served = ended(&mut serving) => served?,
         signal = signals::wait() => signal?,
     }
     eprintln!("stopped");
@@ -134,7 +140,7 @@ fn serve_http(
     listener: TcpListener,
     settings: &Arc<Settings>,
     stop: &watch::Receiver<bool>,
-) -> Result<Vec<oneshot::Receiver<Result<()>>>> {
+) -> Result<JoinSet<Result<()>>> {
     let listener = listener.into_std()?;
     // Small answers to machines that wait for them must not wait for more. A connection is a copy
     // of its listener's socket, with its options (Linux, sk_clone_lock() in net/core/sock.c).
@@ -159,13 +165,18 @@ fn serve_http(
         })?;
         Ok(end)
     };
-    (0..n_threads).map(start).collect::<Result<_>>().context("starting the threads of the server")
+    let ends = (0..n_threads.min(MAX_SERVING)).map(start).collect::<Result<Vec<_>>>();
+    let mut serving = JoinSet::new();
+    for end in ends.context("starting the threads of the server")? {
+        serving.spawn(async move { end.await.context("a thread of the server died")? });
+    }
+    Ok(serving)
 }
 
 /// Waits for all of them; the first failure ends it.
-async fn ended(serving: Vec<oneshot::Receiver<Result<()>>>) -> Result<()> {
-    for end in serving {
-        end.await.context("serving")??;
+async fn ended(serving: &mut JoinSet<Result<()>>) -> Result<()> {
+    while let Some(end) = serving.join_next().await {
+        end.context("serving")??;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,12 +11,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, pread};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::serve::Server;
-use crate::serve::http::direct::Parts;
+use crate::serve::http::direct::{MAX_PART, Parts};
 
 /// What all downloads together have in memory, about: as their number grows the new ones take
 /// smaller pieces, while stalled ones keep what they have.
@@ -53,22 +53,37 @@ impl Body {
         if length <= PIECE.0 {
             return Ok(Self::whole(read_piece(&file, start, length)?));
         }
-        server.counts.downloads.fetch_add(1, Ordering::Relaxed);
         Ok(Self::File(FileBody {
-            server: Arc::clone(server),
+            download: Download::begin(server),
             at: start,
             left: length,
             is_small: length <= PIECE.1,
             reading: match parts {
-                Some(parts) => Reading::ByKernel(Arc::new(file), parts.clone()),
+                Some(parts) => Reading::ByKernel(Arc::new(file), parts.clone(), None),
                 None => Reading::Idle(Some(file)),
             },
         }))
     }
 }
 
+/// Counts as one until the last of it is sent.
+pub struct Download(Arc<Server>);
+
+impl Download {
+    fn begin(server: &Arc<Server>) -> Arc<Self> {
+        server.counts.downloads.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self(Arc::clone(server)))
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.0.counts.downloads.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 pub struct FileBody {
-    server: Arc<Server>,
+    download: Arc<Download>,
     /// Where the next piece begins.
     at: u64,
     left: u64,
@@ -78,7 +93,8 @@ pub struct FileBody {
 }
 
 enum Reading {
-    ByKernel(Arc<File>, Parts),
+    /// With a thread that brings the next part into the page cache, where it is not yet there.
+    ByKernel(Arc<File>, Parts, Option<JoinHandle<io::Result<()>>>),
     /// `None` only while the file is with the thread that reads.
     Idle(Option<File>),
     Busy(JoinHandle<io::Result<(File, Bytes)>>),
@@ -87,7 +103,7 @@ enum Reading {
 impl FileBody {
     /// Many downloads share the memory of a few.
     fn piece(&self) -> u64 {
-        let n_downloads = self.server.counts.downloads.load(Ordering::Relaxed).max(1);
+        let n_downloads = self.download.0.counts.downloads.load(Ordering::Relaxed).max(1);
         (DOWNLOAD_MEMORY / n_downloads).clamp(PIECE.0, PIECE.1).min(self.left)
     }
 
@@ -96,14 +112,33 @@ impl FileBody {
         self.left -= n_bytes;
     }
 
+    /// What stands for the next part, once the kernel can send that without waiting for a disk: it
+    /// would wait in the thread of all connections.
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let (at, length) = (self.at, self.left.min(MAX_PART as u64) as usize);
+        let Reading::ByKernel(file, parts, bringing) = &mut self.reading else {
+            return Poll::Ready(Err(io::Error::other("the kernel does not send this file")));
+        };
+        if bringing.is_none() && !self.is_small && !is_at_hand(file, at, length) {
+            let file = Arc::clone(file);
+            *bringing = Some(spawn_blocking(move || bring_to_hand(&file, at, length)));
+        }
+        if let Some(thread) = bringing {
+            let brought = ready!(Pin::new(thread).poll(context));
+            *bringing = None;
+            brought.map_err(io::Error::other).flatten()?;
+        }
+        let stand_in = parts.stand_in(file, at, length, &self.download);
+        self.advance(length as u64);
+        Poll::Ready(Ok(stand_in))
+    }
+
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        if let Reading::ByKernel(file, parts) = &self.reading {
-            let stand_in = parts.stand_in(file, self.at, self.left);
-            self.advance(stand_in.len() as u64);
-            return Poll::Ready(Some(Ok(stand_in)));
+        if let Reading::ByKernel(..) = self.reading {
+            return self.poll_part(context).map(Some);
         }
         let (at, piece) = (self.at, self.piece());
         if let Reading::Idle(file) = &mut self.reading {
@@ -135,10 +170,28 @@ impl FileBody {
     }
 }
 
-impl Drop for FileBody {
-    fn drop(&mut self) {
-        self.server.counts.downloads.fetch_sub(1, Ordering::Relaxed);
+/// Whether what begins and ends there can be read without waiting for a disk. Not where the
+/// filesystem cannot tell (preadv2(2), RWF_NOWAIT).
+fn is_at_hand(file: &File, at: u64, length: usize) -> bool {
+    [at, at + length as u64 - 1].into_iter().all(|at| {
+        let mut byte = [0];
+        let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
+        read.is_ok()
+    })
+}
+
+/// Reads what the kernel then finds in its page cache.
+fn bring_to_hand(file: &File, at: u64, length: usize) -> io::Result<()> {
+    let mut piece = vec![0; PIECE.0 as usize];
+    let end = at + length as u64;
+    let mut at = at;
+    while at < end {
+        match pread(file, piece.as_mut_slice(), at)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n_read => at += n_read as u64,
+        }
     }
+    Ok(())
 }
 
 /// `length` bytes from `at` on: a file that ends before is not what was promised.

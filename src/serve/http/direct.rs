@@ -19,32 +19,44 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Nobody reads it, so it takes no memory.
+use crate::serve::http::body::Download;
+
+/// Nobody reads it.
 static STAND_IN: [u8; MAX_PART] = [0; MAX_PART];
 
 /// The most that one call may send.
-pub const MAX_PART: usize = 1 << 20;
+pub const MAX_PART: usize = 256 << 10;
+
+/// So much a connection sends before others have a turn: tokio counts calls, not bytes.
+const TURN: usize = 1 << 20;
 
 /// What is read at once of a file that the kernel cannot send by itself.
 const N_READ_BYTES: usize = 64 << 10;
 
 /// The parts of files that one connection is still to send, in the order in which their stand-ins
 /// are written.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Parts(Arc<Mutex<VecDeque<Part>>>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Part {
     file: Arc<File>,
     at: u64,
     length: usize,
+    /// Kept until it is sent.
+    _download: Arc<Download>,
 }
 
 impl Parts {
-    /// Bytes that stand for up to `length` bytes of `file` from `at` on: as many as they are.
-    pub fn stand_in(&self, file: &Arc<File>, at: u64, length: u64) -> Bytes {
-        let length = usize::try_from(length).map_or(MAX_PART, |length| length.min(MAX_PART));
-        let part = Part { file: Arc::clone(file), at, length };
+    /// Bytes that stand for `length` bytes of `file` from `at` on, at most [`MAX_PART`].
+    pub fn stand_in(
+        &self,
+        file: &Arc<File>,
+        at: u64,
+        length: usize,
+        download: &Arc<Download>,
+    ) -> Bytes {
+        let part = Part { file: Arc::clone(file), at, length, _download: Arc::clone(download) };
         self.0.lock().expect("no holder of the lock panics").push_back(part);
         Bytes::from_static(&STAND_IN[..length])
     }
@@ -74,11 +86,13 @@ fn is_stand_in(bytes: &[u8]) -> bool {
 pub struct Direct {
     stream: TcpStream,
     parts: Parts,
+    /// Bytes of files since it last gave others a turn.
+    n_in_turn: usize,
 }
 
 impl Direct {
     pub fn new(stream: TcpStream, parts: Parts) -> Self {
-        Self { stream, parts }
+        Self { stream, parts, n_in_turn: 0 }
     }
 
     /// Sends of the first part, at most `length` bytes; how many.
@@ -87,6 +101,11 @@ impl Direct {
         length: usize,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        if self.n_in_turn >= TURN {
+            self.n_in_turn = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let Some(part) = self.parts.first().filter(|part| part.length >= length) else {
             // Zeros in a file's place would be found late; a connection that ends is asked again.
             return Poll::Ready(Err(io::Error::other("a part of a file is not known")));
@@ -95,7 +114,11 @@ impl Direct {
             let mut at = part.at;
             sendfile(&self.stream, &part.file, Some(&mut at), length).map_err(io::Error::from)
         };
-        let sent = match ready!(self.poll_io(send, context)) {
+        let polled = self.poll_io(send, context);
+        if polled.is_pending() {
+            self.n_in_turn = 0;
+        }
+        let sent = match ready!(polled) {
             // Some filesystems cannot (sendfile(2), EINVAL).
             Err(fault) if Errno::from_io_error(&fault) == Some(Errno::INVAL) => {
                 let mut bytes = vec![0; length.min(N_READ_BYTES)];
@@ -112,6 +135,7 @@ impl Direct {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n_bytes) => {
                 self.parts.advance(n_bytes);
+                self.n_in_turn += n_bytes;
                 Ok(n_bytes)
             }
             fault => fault,

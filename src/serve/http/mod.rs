@@ -185,10 +185,13 @@ async fn answer(
         "metrics" => api::metrics(server),
         "api/v1/cluster" => api::cluster(server),
         "api/v1/nodes" => api::nodes(server),
-        "api/v1/failures" => api::failures(server),
+        "api/v1/failures" => beside(server, api::failures).await,
         "api/v1/events" => api::events(server, stop),
         path => match path.strip_prefix("api/v1/nodes/") {
-            Some(node) => api::node(server, node),
+            Some(node) => {
+                let node = node.to_owned();
+                beside(server, move |server| api::node(server, &node)).await
+            }
             None => files::send(server, path, &asked).await,
         },
     };
@@ -197,6 +200,17 @@ async fn answer(
         server.counts.refused.fetch_add(1, Ordering::Relaxed);
     }
     response
+}
+
+/// Answers by a thread of its own: what asks the database would have all connections of this thread
+/// wait for it.
+async fn beside(
+    server: &Arc<Server>,
+    answer: impl FnOnce(&Server) -> Response<Body> + Send + 'static,
+) -> Response<Body> {
+    let server = Arc::clone(server);
+    let answered = tokio::task::spawn_blocking(move || answer(&server)).await;
+    answered.unwrap_or_else(|fault| refused(&Refusal::NotReady(fault.to_string())))
 }
 
 /// The path below `boot.url` that is asked for: decoded (RFC 3986 §2.1), without slashes at its
