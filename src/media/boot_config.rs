@@ -43,6 +43,8 @@ pub struct NoInstallEntry;
 pub struct Entry {
     /// As the menu names it.
     pub title: String,
+    /// The path of the kernel, as it is written.
+    pub kernel: Option<String>,
     /// The kernel's arguments, without initrd=.
     pub arguments: Vec<String>,
     /// The paths of the initrds, as they are written.
@@ -90,6 +92,9 @@ pub fn entries(text: &str, language: Language) -> Vec<Entry> {
             (Language::Isolinux, "label") | (Language::Grub, "menuentry") => {
                 entries.push(Entry { title: title(rest), ..Entry::default() });
             }
+            (Language::Isolinux, "kernel" | "linux") => {
+                entry.kernel = Some(rest.trim().to_owned());
+            }
             (Language::Isolinux, "append") => {
                 for word in rest.split_whitespace() {
                     match word.strip_prefix("initrd=") {
@@ -102,7 +107,9 @@ pub fn entries(text: &str, language: Language) -> Vec<Entry> {
                 entry.initrds.extend(rest.trim().split(',').map(str::to_owned));
             }
             (Language::Grub, "linux" | "linuxefi" | "linux16") => {
-                entry.arguments.extend(rest.split_whitespace().skip(1).map(str::to_owned));
+                let mut words = rest.split_whitespace().map(str::to_owned);
+                entry.kernel = words.next();
+                entry.arguments.extend(words);
             }
             (Language::Grub, "initrd" | "initrdefi" | "initrd16") => {
                 entry.initrds.extend(rest.split_whitespace().map(str::to_owned));
@@ -492,8 +499,9 @@ submenu 'Troubleshooting -->' {
 
     #[test]
     fn entries_are_read_as_the_loaders_read_them() {
-        let rescue = |initrd: &str, title: &str| Entry {
+        let rescue = |kernel: &str, initrd: &str, title: &str| Entry {
             title: title.to_owned(),
+            kernel: Some(kernel.to_owned()),
             arguments: ["inst.stage2=hd:LABEL=AlmaLinux-8-9-x86_64-dvd", "inst.rescue", "quiet"]
                 .map(str::to_owned)
                 .into(),
@@ -501,11 +509,14 @@ submenu 'Troubleshooting -->' {
         };
         let isolinux = entries(ISOLINUX, Language::Isolinux);
         assert_eq!(isolinux.len(), 3);
-        assert_eq!(isolinux[2], rescue("initrd.img", "rescue"));
+        assert_eq!(isolinux[2], rescue("vmlinuz", "initrd.img", "rescue"));
         assert_eq!(isolinux[1].argument("inst.ks"), Some("http://old/ks"));
         let grub = entries(GRUB, Language::Grub);
         assert_eq!(grub.len(), 3);
-        assert_eq!(grub[2], rescue("/images/pxeboot/initrd.img", "Rescue"));
+        assert_eq!(
+            grub[2],
+            rescue("/images/pxeboot/vmlinuz", "/images/pxeboot/initrd.img", "Rescue")
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::format::digest::Hasher;
 use crate::format::fat;
 use crate::media::boot_config::{self, Language, Wanted};
 use crate::media::embed;
+use crate::output::disk;
 use crate::output::whole_file::{Audience, WholeFile};
 use crate::progress::Progress;
 use crate::tool;
@@ -176,6 +177,7 @@ impl Base {
     ///
     /// Says what it lacks of an installer's ISO for BIOS and UEFI.
     pub fn open(path: &Path) -> Result<Self> {
+        disk::require_text(path)?;
         let mut iso = Iso::open(path)?;
         let shown = path.display();
         let configs = iso.configs()?;
@@ -302,7 +304,8 @@ pub fn write(
     }
     add(EFIBOOT, &changed.efiboot)?;
     add(STAMP, base.stamp(changed, area).as_bytes())?;
-    add(embed::PATH, area)?.set_len(area_size as u64).context("making the embed area")?;
+    // Nodes' secrets are in the area: no other file ever holds them, not even for a moment.
+    add(embed::PATH, b"")?.set_len(area_size as u64).context("making the embed area")?;
     let arguments = xorriso_arguments(base, &out.path_meanwhile(), &files);
     let written =
         watching(out.file(), progress, || tool::output_with("xorriso", &arguments, &environment()));
@@ -312,10 +315,15 @@ pub fn write(
         }
         _ => fault,
     });
-    written.with_context(|| {
-        format!("making {} of {}", out.path().display(), base.iso.path.display())
-    })?;
-    Ok(())
+    let making = || format!("making {} of {}", out.path().display(), base.iso.path.display());
+    written.with_context(making)?;
+    let (offset, length) =
+        Iso::open(&out.path_meanwhile()).and_then(|mut iso| iso.find(embed::PATH))?;
+    ensure!(
+        length == area_size as u64 && area.len() <= area_size,
+        "the embed area has {length} bytes"
+    );
+    out.file().write_all_at(area, offset).with_context(making)
 }
 
 /// Times are the same in every ISO (<https://reproducible-builds.org/specs/source-date-epoch/>).

@@ -174,7 +174,7 @@ impl Findings {
             self.labels(&place, entry, &boot_config::escaped_label(&iso.label));
             if entry.is_installer() {
                 self.installer(&place, entry);
-                self.initrds(&place, entry, iso, config.language);
+                self.images(&place, entry, iso, config.language);
             }
         }
     }
@@ -203,18 +203,22 @@ impl Findings {
         }
     }
 
-    fn initrds(&mut self, place: &str, entry: &Entry, iso: &mut Iso, language: Language) {
+    /// The kernel and the initrds of an entry.
+    fn images(&mut self, place: &str, entry: &Entry, iso: &mut Iso, language: Language) {
         if entry.initrds.last().map(String::as_str) != Some(embed::INITRD) {
             self.say(format!("{place}: the last initrd is not {}", embed::INITRD));
         }
-        for initrd in &entry.initrds {
-            let inside = match (initrd.strip_prefix('/'), language) {
+        if entry.kernel.is_none() {
+            self.say(format!("{place}: no kernel"));
+        }
+        for image in entry.kernel.iter().chain(&entry.initrds) {
+            let inside = match (image.strip_prefix('/'), language) {
                 (Some(inside), _) => inside.to_owned(),
-                (None, Language::Isolinux) => format!("isolinux/{initrd}"),
-                (None, Language::Grub) => initrd.clone(),
+                (None, Language::Isolinux) => format!("isolinux/{image}"),
+                (None, Language::Grub) => image.clone(),
             };
             if iso.find(&inside).is_err() {
-                self.say(format!("{place}: there is no {initrd}"));
+                self.say(format!("{place}: there is no {image}"));
             }
         }
     }

@@ -209,6 +209,8 @@ fn verify_finds_what_does_not_fit_together() {
     );
     let said = change("nodeforge-area-1", "nodeforge-area-2");
     assert!(said.contains("isolinux/node.img: it is no embed area of nodeforge"), "{said}");
+    let said = change("linuxefi /images/pxeboot/vmlinuz", "linuxefi /images/pxeboot/xmlinuz");
+    assert!(said.contains(": there is no /images/pxeboot/xmlinuz\n"), "{said}");
     let said = change("EL TORITO SPECIFICATION", "XL TORITO SPECIFICATION");
     assert!(said.starts_with("it has no boot catalog: no firmware starts it as a CD\n"), "{said}");
     let (is_good, said) =
@@ -252,6 +254,35 @@ fn a_wrong_base_is_refused_before_anything_is_written() {
     }
 }
 
+#[test]
+fn a_base_is_never_replaced_and_names_that_meet_are_kept_apart() {
+    if lacks() {
+        return;
+    }
+    let lab = Lab::new("names");
+    let base = dvd::make(&lab.folder, &lab.folder.join("lab3.toml"), None);
+    let named = lab.folder.join("node0.iso");
+    std::fs::rename(base, &named).unwrap();
+    let before = std::fs::read(&named).unwrap();
+    std::fs::hard_link(&named, lab.folder.join("lab3.iso")).unwrap();
+    let to_base = ["media", "iso", "lab3.toml", "--base", "node0.iso", "-o", "."];
+    for more in [&[][..], &["--node", "node[0-1]"]] {
+        let (is_good, said) = nodeforge_in(&lab.folder, &[&to_base[..], more].concat());
+        assert!(!is_good && said.contains("is the base itself"), "{said}");
+    }
+    assert_eq!(std::fs::read(&named).unwrap(), before);
+    assert!(!lab.folder.join("shared.iso").exists());
+
+    let text = std::fs::read_to_string(lab.folder.join("lab3.toml")).unwrap();
+    let text = text.replace("name = \"lab3\"", "name = \"node0\"");
+    std::fs::write(lab.folder.join("lab3.toml"), text).unwrap();
+    let made = ["media", "iso", "lab3.toml", "--base", "node0.iso", "-o", "made"];
+    assert!(nodeforge_in(&lab.folder, &made).0);
+    assert!(nodeforge_in(&lab.folder, &[&made[..], &["--node", "node0"]].concat()).0);
+    let names = support::files_below(&lab.folder.join("made"), |_| true);
+    assert_eq!(names, ["node0.all.iso", "node0.iso", "shared.iso"]);
+}
+
 /// The shell's limit on the size of files stands in for a full disk: the write fails likewise.
 #[test]
 fn a_write_that_fails_leaves_what_was_there() {
@@ -278,18 +309,23 @@ fn a_write_that_fails_leaves_what_was_there() {
     assert_eq!(std::fs::read(folder.path().join("lab3.iso")).unwrap(), b"before");
 }
 
-/// A stand-in for xorriso ends the program in the middle of its work, as a power cut would.
+/// A stand-in for xorriso ends the program in the middle of its work, as a power cut would. What it
+/// is given by name holds no secrets: such files stay behind, and anybody may read them.
 #[test]
-fn a_run_that_is_killed_leaves_what_was_there() {
+fn a_run_that_is_killed_leaves_what_was_there_and_no_secrets() {
     if lacks() {
         return;
     }
     let lab = Lab::isos();
     let folder = support::scratch();
     support::write(folder.path(), "out/lab3.iso", "before");
-    let script = "#!/bin/sh\nfor word; do case $word in stdio:/proc/*) echo half >\"${word#stdio:}\" ;; esac; done\n\
-                  kill -KILL $PPID\n";
-    support::write(folder.path(), "bin/xorriso", script);
+    let seen = folder.path().join("seen");
+    let script = format!(
+        "#!/bin/sh\nfor word; do\ncase $word in\nstdio:/proc/*) echo half >\"${{word#stdio:}}\" ;;\n\
+         *) [ ! -f \"$word\" ] || cat \"$word\" >>{} ;;\nesac\ndone\nkill -KILL $PPID\n",
+        seen.display()
+    );
+    support::write(folder.path(), "bin/xorriso", &script);
     support::set_mode(folder.path(), "bin/xorriso", 0o755);
     let path = format!("{}:/usr/bin:/bin", folder.path().join("bin").display());
     let base = lab.base();
@@ -298,9 +334,13 @@ fn a_run_that_is_killed_leaves_what_was_there() {
         .args(["-o", folder.path().join("out").to_str().unwrap()])
         .current_dir(&lab.folder)
         .env("PATH", path)
+        .env("TMPDIR", folder.path())
         .stdin(Stdio::null())
         .output()
         .unwrap();
+    let seen = std::fs::read(seen).unwrap();
+    let has = |text: &str| memchr::memmem::find(&seen, text.as_bytes()).is_some();
+    assert!(has("inst.ks=file:/ks.cfg") && !has("nodeforge-area-1"));
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(9));
     assert_eq!(support::files_below(&folder.path().join("out"), |_| true), ["lab3.iso"]);
     assert_eq!(std::fs::read(folder.path().join("out/lab3.iso")).unwrap(), b"before");

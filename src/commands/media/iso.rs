@@ -1,10 +1,11 @@
 //! `nodeforge media iso`: bootable ISOs, one for all nodes or one a node.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::build::BuildError;
 use crate::build::media::MediaBuilder;
@@ -22,8 +23,31 @@ use crate::range;
 use crate::remaster::{self, Base, Changed, SharedIso};
 use crate::units::ByteSize;
 
-/// The ISO that those of nodes are made from.
-const SHARED: &str = "shared.iso";
+/// The ISO that those of nodes are made from. A node of that name has its own.
+fn shared_name(cluster: &Cluster) -> &'static str {
+    match cluster.node("shared") {
+        None => "shared.iso",
+        Some(_) => "shared.base.iso",
+    }
+}
+
+/// The ISO for all nodes. No node's has a dot before its ending.
+fn all_nodes_name(cluster: &Cluster) -> String {
+    let is_taken = cluster.name == "shared" || cluster.node(&cluster.name).is_some();
+    format!("{}.{}iso", cluster.name, if is_taken { "all." } else { "" })
+}
+
+/// The base is the user's, and nothing that is written here.
+fn require_other(base: &Base, path: &Path) -> Result<()> {
+    let id = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+    let is_base = id(path).is_ok_and(|found| id(&base.iso.path).is_ok_and(|base| base == found));
+    ensure!(
+        !is_base,
+        "{} is the base itself, which stays as it is: name another folder with --out",
+        path.display()
+    );
+    Ok(())
+}
 
 pub fn run(args: &MediaIsoArgs, color: Color) -> Result<Outcome> {
     let base = Base::open(&args.base)?;
@@ -57,7 +81,8 @@ fn for_all(args: &MediaIsoArgs, base: &Base, builder: &MediaBuilder<'_>) -> Resu
         .with_files(cluster, pick, |files| embed::packed_whole(files, None, &owner))
         .context("making an ISO for all nodes")?;
     let (area, area_size) = packed.context("packing the embed area")?;
-    let path = args.out.join(format!("{}.iso", cluster.name));
+    let path = args.out.join(all_nodes_name(cluster));
+    require_other(base, &path)?;
     let audience = if has_secrets { Audience::Owner } else { Audience::Everybody };
     let size = remaster::size_of(base, area_size);
     whole_file::require_folder(&args.out, size)?;
@@ -104,14 +129,19 @@ fn for_each(
     let all: Vec<&Node> = cluster.nodes.iter().collect();
     let changed = base.changed(&arguments(cluster, &all))?;
     warn_of_release(base, cluster, &nodes);
+    let names = nodes.iter().map(|node| format!("{}.iso", node.name));
+    for name in names.chain([shared_name(cluster).to_owned()]) {
+        require_other(base, &args.out.join(name))?;
+    }
     let area_size = area_size(builder.shared_size());
     whole_file::require_folder(&args.out, remaster::size_of(base, area_size))?;
-    let shared = shared(args, base, &changed, area_size)?;
+    let shared_path = args.out.join(shared_name(cluster));
+    let shared = shared(&shared_path, base, &changed, area_size)?;
     let of_copies = shared.size_of_copy(&args.out)?.bytes() * nodes.len() as u64;
     whole_file::require_folder(&args.out, ByteSize::from_bytes(of_copies))?;
     let until_shared = started.elapsed();
     let took = Took { shared: until_shared, ..make_nodes(args, builder, &shared, &nodes)? };
-    tell(args, &nodes, &took);
+    tell(args, &shared_path, &nodes, &took);
     Ok(())
 }
 
@@ -122,21 +152,15 @@ fn area_size(shared_size: ByteSize) -> usize {
 }
 
 /// The ISO that all the others are copies of: the one that is there if it was made from the same.
-fn shared(
-    args: &MediaIsoArgs,
-    base: &Base,
-    changed: &Changed,
-    area_size: usize,
-) -> Result<SharedIso> {
+fn shared(path: &Path, base: &Base, changed: &Changed, area_size: usize) -> Result<SharedIso> {
     let kickstart = nobodys_kickstart();
     let files = [(KICKSTART.to_owned(), kickstart.as_bytes())];
     let area =
         embed::packed(&files, None, &Owner::Nobody, area_size).context("packing the embed area")?;
-    let path: PathBuf = args.out.join(SHARED);
-    if !remaster::is_made_of(&path, base, changed, &area) {
-        write(base, changed, (&area, area_size), &path, Audience::Everybody)?;
+    if !remaster::is_made_of(path, base, changed, &area) {
+        write(base, changed, (&area, area_size), path, Audience::Everybody)?;
     }
-    SharedIso::open(&path)
+    SharedIso::open(path)
 }
 
 /// How long what took, and what was made.
@@ -193,16 +217,17 @@ fn timed<T>(sum: &mut Duration, work: impl FnOnce() -> T) -> T {
     done
 }
 
-fn tell(args: &MediaIsoArgs, nodes: &[&Node], took: &Took) {
+fn tell(args: &MediaIsoArgs, shared: &Path, nodes: &[&Node], took: &Took) {
     let each = |sum: Duration| sum.as_secs_f64() * 1000.0 / nodes.len() as f64;
     eprintln!(
-        "{}: ISOs of {}: {} file{}; {:.2} s until there was {SHARED}, then for each node {:.1} ms \
+        "{}: ISOs of {}: {} file{}; {:.2} s until there was {}, then for each node {:.1} ms \
          to copy it, {:.1} ms to write what is the node's, {:.1} ms to bring it to disk",
         args.out.display(),
         range::fold(nodes.iter().map(|node| &node.name)),
         nodes.len(),
         if nodes.len() == 1 { "" } else { "s" },
         took.shared.as_secs_f64(),
+        shared.file_name().unwrap_or_default().display(),
         each(took.copying),
         each(took.patching),
         each(took.syncing),
