@@ -582,7 +582,9 @@ pub struct ImageArgs {
     pub rootfs: Option<PathBuf>,
 
     /// The kernel of those disks; of all but --format tar, which have none.
-    #[arg(long, value_name = "FILE", requires = "rootfs")]
+    #[arg(
+        long, value_name = "FILE", requires = "rootfs", conflicts_with_all = ["base", "iso"],
+    )]
     pub kernel: Option<PathBuf>,
 
     /// Its initrd, unless it has all that it needs to find the root.
@@ -590,7 +592,7 @@ pub struct ImageArgs {
     pub initrd: Option<PathBuf>,
 
     /// What the images of --rootfs come as; qcow2 unless said otherwise.
-    #[arg(long, value_enum, requires = "rootfs")]
+    #[arg(long, value_enum, requires = "rootfs", conflicts_with_all = ["base", "iso"])]
     pub format: Option<ImageFormat>,
 
     /// Install golden images in virtual machines, unattended and with the nodes' packages, one

@@ -5,7 +5,9 @@
 //! image can be a base. Both follow QEMU's docs/interop/qcow2.txt, version 3; numbers are
 //! big-endian.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use thiserror::Error;
 
@@ -173,6 +175,74 @@ impl Header {
             backing_format: extension(bytes, length, BACKING_FORMAT)?.map(text),
         })
     }
+}
+
+/// Whether all that the tables of a qcow2 image name lies in its file, as far as `qemu-img check`
+/// asks for it, too: the last cluster may be cut, as nothing need have been written to its end.
+/// `Header::read` has taken its header.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read.
+pub fn is_whole(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let mut header = [0; 104];
+    file.read_exact_at(&mut header, 0)?;
+    let cluster_bits = get32(&header, 20);
+    let cluster = 1_u64 << cluster_bits;
+    let begins_inside = |at: u64, size: u64| {
+        at.checked_add(size).is_some_and(|end| end < length.saturating_add(cluster))
+    };
+    let table = |at: u64, size: u64| -> io::Result<Option<Vec<u8>>> {
+        if at.checked_add(size).is_none_or(|end| end > length) {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, at)?;
+        Ok(Some(bytes))
+    };
+    let refcount_size = u64::from(get32(&header, 56)) << cluster_bits;
+    let l1_size = u64::from(get32(&header, 36)) * 8;
+    if l1_size > MAX_L1_BYTES || refcount_size > MAX_REFCOUNT_TABLE_BYTES {
+        return Ok(false);
+    }
+    let refcounts = table(get64(&header, 48), refcount_size)?;
+    let Some((refcounts, l1)) = refcounts.zip(table(get64(&header, 40), l1_size)?) else {
+        return Ok(false);
+    };
+    let mut blocks = entries(&refcounts, 8).map(|entry| entry & !0x1ff).filter(|at| *at != 0);
+    if !blocks.all(|at| begins_inside(at, cluster)) {
+        return Ok(false);
+    }
+    // Version 2 has other fields there, which are of no account: its flags are never set.
+    let is_extended = get32(&header, 4) == 3 && get64(&header, 72) & 16 != 0;
+    let stride = if is_extended { 16 } else { 8 };
+    for at in entries(&l1, 8).map(|entry| entry & OFFSET).filter(|at| *at != 0) {
+        let Some(l2) = table(at, cluster)? else { return Ok(false) };
+        let is_inside = |entry: u64| match entry >> 62 & 1 {
+            0 => entry & OFFSET == 0 || begins_inside(entry & OFFSET, cluster),
+            _ => {
+                let n_offset_bits = 62 - (cluster_bits - 8);
+                let at = entry & ((1 << n_offset_bits) - 1);
+                let n_sectors = (entry >> n_offset_bits & ((1 << (cluster_bits - 8)) - 1)) + 1;
+                begins_inside(at & !511, n_sectors * 512)
+            }
+        };
+        if !entries(&l2, stride).all(is_inside) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The bits of an entry of L1 or L2 that say where in the file it leads.
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// QEMU's QCOW_MAX_REFTABLE_SIZE.
+const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
+
+/// What begins each `stride` bytes of a table.
+fn entries(table: &[u8], stride: usize) -> impl Iterator<Item = u64> {
+    table.chunks_exact(stride).map(|entry| get64(entry, 0))
 }
 
 /// The bits of `incompatible_features`: 0 dirty, 1 corrupt, 2 external data file, 3 compression

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::format::digest::Digest;
 use crate::format::qcow2::{self, DiskFormat, HEADER_BYTES, Header};
-use crate::output::disk::named;
+use crate::output::disk::{self, named};
 use crate::progress::{Progress, Unit};
 use crate::units::ByteSize;
 
@@ -33,6 +33,7 @@ const MAX_CHAIN: usize = 16;
 pub fn open(path: &Path, expected: Option<Digest>) -> Result<Base> {
     let path = fs::canonicalize(path).with_context(|| named("opening the base image", path))?;
     ensure!(path.is_file(), "the base image {} is no file", path.display());
+    disk::require_text(&path)?;
     let (format, size) = judge(&path, 0)?;
     if let Some(expected) = expected {
         compare(&path, expected)?;
@@ -67,6 +68,12 @@ fn judge(path: &Path, depth: usize) -> Result<(DiskFormat, ByteSize)> {
     }
     let header = Header::read(&begin)
         .with_context(|| format!("{} cannot be a base image", path.display()))?;
+    let is_whole = File::open(path).and_then(|file| qcow2::is_whole(&file));
+    ensure!(
+        is_whole.with_context(|| named("reading", path))?,
+        "the base image {} is cut short, or its tables lead nowhere: fetch it again",
+        path.display()
+    );
     if let Some(backing) = &header.backing {
         follow(path, backing, depth)?;
     }
@@ -111,6 +118,10 @@ const OTHERS: [(&[u8], &str); 8] = [
     (b"<", "a web page: fetch the image again"),
 ];
 
+/// Where the first volume descriptor of an ISO says what it is (ECMA-119 8.1). Most have a master
+/// boot record, too.
+const ISO_MARK: (usize, &[u8]) = (16 * 2048 + 1, b"CD001");
+
 /// A raw disk has no mark of its own: it is one if it holds what disks hold.
 fn judge_raw(path: &Path, begin: &[u8]) -> Result<ByteSize> {
     let path_shown = path.display();
@@ -119,6 +130,11 @@ fn judge_raw(path: &Path, begin: &[u8]) -> Result<ByteSize> {
     }
     let at =
         |offset: usize, magic: &[u8]| begin.get(offset..).is_some_and(|it| it.starts_with(magic));
+    ensure!(
+        !at(ISO_MARK.0, ISO_MARK.1),
+        "the base image {path_shown} is an ISO: `image --install --iso` installs from an \
+         installer's, and --base wants the disk of a system with cloud-init"
+    );
     // A master boot record, ext2 to ext4 (`s_magic`), XFS.
     let is_disk = at(510, b"\x55\xaa") || at(1080, b"\x53\xef") || at(0, b"XFSB");
     let is_named_qcow2 = path.extension().is_some_and(|it| it == "qcow2");

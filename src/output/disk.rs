@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 pub const PUBLIC: u32 = 0o755;
 pub const PUBLIC_FILE: u32 = 0o644;
@@ -15,6 +15,21 @@ pub const SECRET_FILE: u32 = 0o600;
 /// `writing out/store/…`: what was done to which path.
 pub fn named(action: &str, path: &Path) -> String {
     format!("{action} {}", path.display())
+}
+
+/// Makes sure that other programs and texts of ours can name `path` and what is below it.
+///
+/// # Errors
+///
+/// Fails if it is not UTF-8, or there is no current folder that it could be in.
+pub fn require_text(path: &Path) -> Result<()> {
+    let whole = std::path::absolute(path).with_context(|| named("looking for", path))?;
+    ensure!(
+        whole.to_str().is_some(),
+        "the path {} is not UTF-8 text, as which other programs get it: rename the folder or file",
+        whole.display()
+    );
+    Ok(())
 }
 
 /// Makes a folder that is not there yet.

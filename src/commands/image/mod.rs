@@ -23,7 +23,7 @@ use crate::lab::images::{self, DataDisks, NodeImage, Target, Written};
 use crate::lab::process;
 use crate::media::node::volume;
 use crate::media::seed;
-use crate::output::disk::named;
+use crate::output::disk::{self, named};
 use crate::output::image_list::{self, Image};
 use crate::output::whole_file::Audience;
 use crate::range;
@@ -33,6 +33,7 @@ use crate::units::ByteSize;
 use crate::vm::{self, DiskUse, Machine, Network, WayOut};
 
 pub fn run(args: &ImageArgs, color: Color) -> Result<Outcome> {
+    disk::require_text(&args.out)?;
     match (&args.base, &args.rootfs, &args.iso) {
         (Some(base), _, _) => on_base(args, base, color),
         (None, Some(rootfs), _) => rootfs::run(args, rootfs, color),
