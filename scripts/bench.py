@@ -110,6 +110,15 @@ def durable_ratio(nodeforge: str, folder: pathlib.Path):
 N_MADE = 10_000
 
 
+def made_alone(command: list, folder: pathlib.Path, out: str) -> float:
+    """CPU s of a program that fills a folder, after all that is on its way to the disk: what is
+    written and removed beside it costs system time."""
+    (folder / out).mkdir()
+    os.sync()
+    made = measure(command, folder)
+    return made[0] + made[1]
+
+
 def floor(folder: pathlib.Path):
     """CPU ms a node of the loop in C, for a node's own archive; (None, why) if it cannot be had."""
     node = next(iter((folder / "out0/current/nodes").iterdir())).name
@@ -122,24 +131,20 @@ def floor(folder: pathlib.Path):
         return None, "scripts/bench/floor.c needs cc and zlib1g-dev"
     costs = []
     for run in range(3):
-        (folder / f"floor-{run}").mkdir()
-        made = measure([program, "prototype.cpio", node, N_MADE, f"floor-{run}"], folder)
-        costs.append(1000 * (made[0] + made[1]) / N_MADE)
+        out = f"floor-{run}"
+        cpu = made_alone([program, "prototype.cpio", node, N_MADE, out], folder, out)
+        costs.append(1000 * cpu / N_MADE)
     return statistics.median(costs), None
 
 
 def parts(folder: pathlib.Path, program: str) -> dict[str, float]:
     """CPU ms a node of parts of a build: its overlays, or its kickstart and boot menus."""
-    costs = {"overlays": [], "boot": []}
-    for run in range(3):
-        cpu = {}
-        for work in ("prepare", *costs):
-            (folder / f"{work}-{run}").mkdir()
-            made = measure([program, "cluster.toml", f"{work}-{run}", work], folder)
-            cpu[work] = made[0] + made[1]
-        for work in costs:
-            costs[work].append(1000 * (cpu[work] - cpu["prepare"]) / N_MADE)
-    return {work: statistics.median(runs) for work, runs in costs.items()}
+    cpu = {}
+    for work in ("prepare", "overlays", "boot"):
+        outs = [f"{work}-{run}" for run in range(3)]
+        runs = [made_alone([program, "cluster.toml", out, work], folder, out) for out in outs]
+        cpu[work] = statistics.median(runs)
+    return {work: 1000 * (cpu[work] - cpu["prepare"]) / N_MADE for work in ("overlays", "boot")}
 
 
 # What is in an installer's ISO, for the cost of making it anew; nothing in it boots.
