@@ -178,11 +178,11 @@ fn the_bytes_of_archives_are_those_of_the_last_version() {
     let expected = [
         [
             "3fee57e039147161a89e773e85790797ef88e275b73e8ac85ce20edaf61190c7",
-            "e6ceae5478e44aec96dd20d19be449a7d50a9b7540f6bd13dc52204526150390",
+            "d5ffc4bfe46e83ba5958059a6c0b8446dac28e2cf514423223b37e87f1469158",
         ],
         [
             "aef6470485c5a57d7971c5e12db6981b271c81c878a8f6a7a79130040dd6eecc",
-            "3ab6507ef3b5895399f7c3717cda8b35b52ab5b2dbdba6df3e83091c173441d0",
+            "5540b1a66b056241a26f46dca697dc344ea6a306089e4d808c9e157385d4d3c3",
         ],
     ];
     assert_eq!(digests, expected);
