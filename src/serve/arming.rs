@@ -89,6 +89,7 @@ fn arm_one(
         last_attempt: 0,
         is_heard: false,
         before: State::Unknown,
+        reason_before: None,
         generation: 0,
     };
     let was_installed = record.installed.is_some();

@@ -86,6 +86,14 @@ impl Catalog {
             "generation {} was built by a version of nodeforge that did not serve: build again",
             held.number()
         );
+        let needs_secrets = manifest.nodes.values().filter_map(|node| node.boot.as_ref());
+        ensure!(
+            secrets.is_some() || !needs_secrets.clone().any(|boot| boot.needs_token),
+            "the secrets of generation {} are another user's, and nodes fetch theirs from the \
+             server: run it as the user who built {}",
+            held.number(),
+            root.display()
+        );
         let folder = File::open(root).with_context(|| format!("opening {}", root.display()))?;
         let mut catalog = Self {
             own: BTreeMap::new(),

@@ -92,8 +92,23 @@ pub struct Grant {
     pub is_heard: bool,
     /// The state to go back to if it is never used.
     pub before: State,
+    /// Why it was in that state.
+    #[serde(default)]
+    pub reason_before: Option<String>,
     /// The generation that the running attempt installs.
     pub generation: u64,
+}
+
+impl Grant {
+    /// Why servers are not installed with the version of DAOS in the boot tree, `there`.
+    fn refusal_of(&self, there: Option<&str>) -> Option<String> {
+        let (wanted, there) = self.daos.as_deref().zip(there)?;
+        (wanted != there).then(|| {
+            format!(
+                "armed for DAOS {wanted}, but the boot tree has {there}: disarm, and arm all servers"
+            )
+        })
+    }
 }
 
 /// What an installation that ended left behind.
@@ -213,8 +228,12 @@ impl Record {
             Some(unused) if unused.attempts == 0 => unused.before,
             _ => self.state,
         };
+        let reason_before = match self.grant.take() {
+            Some(unused) if unused.attempts == 0 => unused.reason_before,
+            _ => self.reason.take(),
+        };
         self.last_grant = grant.id;
-        self.grant = Some(Grant { before, ..grant });
+        self.grant = Some(Grant { before, reason_before, ..grant });
         self.reason = None;
         self.step = "armed".to_owned();
         self.enter(State::Armed, now);
@@ -235,7 +254,7 @@ impl Record {
     fn end_grant(&mut self, why: &str, now: Time) -> bool {
         let Some(grant) = self.grant.take() else { return false };
         if grant.attempts == 0 {
-            self.reason = None;
+            self.reason = grant.reason_before;
             self.step = why.to_owned();
             self.enter(grant.before, now);
         } else {
@@ -255,14 +274,8 @@ impl Record {
         let Some(grant) = self.grant.as_ref().filter(|grant| now < grant.expires) else {
             return Boot::Disk;
         };
-        if let (Some(wanted), Some(there)) = (&grant.daos, daos)
-            && wanted != there
-        {
-            return Boot::Halt {
-                message: format!(
-                    "armed for DAOS {wanted}, but the boot tree has {there}: disarm, and arm all servers"
-                ),
-            };
+        if let Some(message) = grant.refusal_of(daos) {
+            return Boot::Halt { message };
         }
         if grant.attempts >= limits.attempts && !self.is_same_boot(grant, now) {
             return Boot::Halt {
@@ -318,7 +331,26 @@ impl Record {
         boot
     }
 
-    /// Whether what an installation needs may be given to it: the kickstart.
+    /// Why the kickstart is not given to the node; `None` if it is. Where its boot script halts, it
+    /// is not, but for the attempt that runs: that may be the last one.
+    pub fn kickstart_refusal(
+        &self,
+        daos: Option<&str>,
+        limits: Limits,
+        now: Time,
+    ) -> Option<String> {
+        let runs = self.state == State::Installing;
+        match self.boot(daos, limits, now) {
+            Boot::Install(_) => None,
+            Boot::Disk => Some("it is not armed".to_owned()),
+            Boot::Halt { message } => {
+                let grant = self.grant.as_ref().filter(|_| runs);
+                grant.is_none_or(|grant| grant.refusal_of(daos).is_some()).then_some(message)
+            }
+        }
+    }
+
+    /// Whether what an installation needs may be given to it: its secrets.
     pub fn may_install(&self, now: Time) -> bool {
         self.grant.as_ref().is_some_and(|grant| now < grant.expires)
     }

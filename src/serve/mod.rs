@@ -26,7 +26,7 @@ use crate::net::MacAddr;
 use crate::serve::catalog::{Access, Catalog, Item};
 use crate::serve::machine::{Boot, Limits, State, Time};
 use crate::serve::store::{Entry, Store};
-use crate::serve::token::{Key, Purpose};
+use crate::serve::token::{Key, Purpose, Token};
 
 pub mod arming;
 pub mod catalog;
@@ -284,7 +284,11 @@ impl Server {
             return self.boot_script(&catalog, &item, mac, loader, asker).await;
         }
         self.require_access(&catalog, &item, asker).await?;
-        let file = catalog.open(&item).map_err(not_ready)?;
+        let file = catalog.open(&item).map_err(|fault| {
+            // Paths of this machine are its own affair.
+            eprintln!("warning: {fault:#}");
+            Refusal::NotReady(format!("{path} cannot be sent; the server says why where it runs"))
+        })?;
         if path.ends_with("/vmlinuz") && !asker.only_looks {
             self.kernel_taken(&catalog, asker).await.map_err(not_ready)?;
         }
@@ -369,11 +373,17 @@ impl Server {
             return Err(Refusal::Forbidden(format!("this is {node}'s, and another machine asks")));
         }
         self.store.refresh().await.map_err(not_ready)?;
-        let may =
-            self.store.with_record(node, |record| record.is_some_and(|it| it.may_install(now())));
-        match may {
-            true => Ok(()),
-            false => Err(Refusal::Forbidden(format!(
+        let daos = catalog.boot_of(node).and_then(|boot| boot.daos.as_deref());
+        let (is_armed, refusal) = self.store.with_record(node, |record| match record {
+            Some(record) => {
+                (record.may_install(now()), record.kickstart_refusal(daos, self.limits, now()))
+            }
+            None => (false, None),
+        });
+        match (is_armed, refusal) {
+            (true, None) => Ok(()),
+            (true, Some(why)) => Err(Refusal::Forbidden(format!("{node}: {why}"))),
+            (false, _) => Err(Refusal::Forbidden(format!(
                 "{node} is not armed: `nodeforge arm {node}` lets it be installed once"
             ))),
         }
@@ -441,6 +451,15 @@ impl Server {
             Ok(boot)
         });
         change.await
+    }
+
+    /// The tokens that a node has, which it must not tell in its reports.
+    fn tokens_of(&self, node: &str) -> Vec<Token> {
+        let grant = self.store.with_record(node, |record| record.map(|record| record.last_grant));
+        let purposes = [Purpose::Secrets, Purpose::Events];
+        let tokens = grant
+            .map(|grant| purposes.map(|purpose| self.key.token(purpose, node, grant)).into_iter());
+        tokens.into_iter().flatten().collect()
     }
 
     /// The words of a grant on the installer's kernel line.

@@ -98,7 +98,10 @@ async fn serve(
     network: &network::Settings,
 ) -> Result<()> {
     let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("listening on {listen} (boot.url must name an address of this machine)")
+        format!(
+            "listening on {listen} (it must be an address of this machine, as boot.url names it, \
+             and no other server's)"
+        )
     })?;
     let network = Network::open(network).await?;
     let (stop_all, stop) = watch::channel(false);
@@ -112,6 +115,13 @@ async fn serve(
         catalog.manifest().nodes.len(),
         listener.local_addr()?
     );
+    let n_pending = catalog.manifest().pxe.pending.len();
+    if n_pending > 0 {
+        eprintln!(
+            "warning: {n_pending} images of the installer are still to come, and nothing can be \
+             installed without: `nodeforge fetch`, then `build`"
+        );
+    }
     drop(catalog);
     network.announce();
     // Their answers are short: they go on until HTTP has ended, and end with the process.

@@ -77,6 +77,15 @@ fn a_machine_that_never_ends_its_installation_halts_with_a_message() {
         let script = server.text(&path);
         assert!(!script.contains("vmlinuz") && script.contains("did not end 2 times"), "{script}");
     }
+    // Nor does a machine get in by the kickstart's own path.
+    let mac = format!("X-RHN-Provisioning-MAC-0: eth0 {NODE2}");
+    for (headers, path) in
+        [(&[][..], "nodes/node2/kickstart.ks"), (&["-H", mac.as_str()], "kickstart")]
+    {
+        let (status, said) = server.ask(headers, path);
+        let said = String::from_utf8(said).unwrap();
+        assert!(status == 403 && said.contains("did not end 2 times"), "{path}: {status} {said}");
+    }
     let status = server.json("api/v1/nodes/node2");
     assert_eq!(status["state"], "failed");
     assert!(status["reason"].as_str().unwrap().contains("did not end 2 times"), "{status}");
@@ -323,6 +332,12 @@ fn a_grant_for_another_version_of_daos_installs_nothing() {
     let server = lab.serve();
     let script = server.text(&paths(NODE0)[2]);
     assert!(!script.contains("vmlinuz") && script.contains("armed for DAOS 2.6.0"), "{script}");
+    for node in ["node0", "node1"] {
+        let (status, said) = server.ask(&[], &format!("nodes/{node}/kickstart.ks"));
+        let said = String::from_utf8(said).unwrap();
+        assert!(status == 403 && said.contains("armed for DAOS 2.6.0"), "{node}: {status} {said}");
+    }
+    assert_eq!([server.state("node0"), server.state("node1")], ["failed", "armed"]);
 }
 
 #[test]

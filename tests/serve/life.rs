@@ -59,6 +59,7 @@ fn grant(id: u64, now: Time) -> Grant {
         last_attempt: 0,
         is_heard: false,
         before: State::Unknown,
+        reason_before: None,
         generation: 0,
     }
 }
@@ -274,6 +275,22 @@ fn a_grant_expires_and_leaves_what_was() {
     assert_eq!(record.state, State::Ready);
     assert!(record.may_report(&token("event", 1)), "the system that is there reports on");
     assert!(!record.may_report(&token("event", 2)));
+}
+
+#[test]
+fn a_grant_that_is_not_used_leaves_the_reason_of_a_failure() {
+    let mut record = Record::default();
+    record.arm(grant(1, 100), 100).unwrap();
+    record.start_boot(None, 1, LIMITS, 200);
+    record.event(&event(Origin::Node, "storage", "failed", "b".into()), 300);
+    let reason = record.reason.clone();
+    assert!(reason.is_some());
+    for id in [2, 3] {
+        record.arm(grant(id, 400), 400).unwrap();
+        assert_eq!(record.reason, None);
+    }
+    assert!(record.disarm(500));
+    assert_eq!((record.state, &record.reason), (State::Failed, &reason));
 }
 
 #[test]

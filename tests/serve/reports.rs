@@ -119,6 +119,26 @@ fn bad_oversized_and_foreign_events_are_refused_and_counted() {
 }
 
 #[test]
+fn a_token_in_a_report_is_told_to_nobody() {
+    if support::lacks(&["curl"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let server = lab.serve();
+    let token = start(&lab, &server, "node2", NODE2);
+    let secret = word(&server.text(&paths(NODE2)[2]), "nodeforge.token").unwrap().to_owned();
+    let cut = "x".repeat(3990);
+    let told = json!({ "node": "node2", "step": "disk", "state": "failed",
+                       "message": format!("{cut}{secret}"),
+                       "log": [format!("nodeforge.token={secret}"), format!("Bearer {token} sent")] });
+    assert_eq!(server.post(&token, &told.to_string()), 204);
+    let shown = server.text("api/v1/nodes/node2");
+    assert!(!shown.contains(&secret[..8]) && !shown.contains(&token[..8]), "{shown}");
+    assert!(shown.contains("nodeforge.token=(token)") && shown.contains("Bearer (token) sent"));
+    assert!(!server.said().contains(&secret[..8]));
+}
+
+#[test]
 fn a_refusal_of_the_installer_is_a_failure_with_its_reason_until_the_next_try() {
     if support::lacks(&["curl"]) {
         return;

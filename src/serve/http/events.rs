@@ -18,6 +18,7 @@ use crate::serve::http::body::Body;
 use crate::serve::http::{bearer, refused, respond};
 use crate::serve::machine::{Event, Origin};
 use crate::serve::store::{Entry, Store};
+use crate::serve::token::Token;
 use crate::serve::{Refusal, Server, now, token};
 
 /// The largest event of a node is some 12 KiB: 20 lines of log, each escaped.
@@ -72,7 +73,7 @@ pub async fn take(server: &Arc<Server>, request: Request<Incoming>) -> Response<
             return respond(StatusCode::REQUEST_TIMEOUT, "text/plain", "the event did not come\n");
         }
     };
-    let posted = match read(&body) {
+    let posted = match read(&body, |node| server.tokens_of(node)) {
         Ok(posted) => posted,
         Err(why) => {
             add_one(&counts.events_malformed);
@@ -110,8 +111,9 @@ fn not_written() -> Response<Body> {
     refused(&Refusal::NotReady("the event cannot be written now".to_owned()))
 }
 
-/// Reads an event and checks what of it ends in a database, on a page and in a log.
-fn read(body: &[u8]) -> Result<Posted, String> {
+/// Reads an event and checks what of it ends in a database, on a page and in a log: for all to see,
+/// so without the node's `tokens`.
+fn read(body: &[u8], tokens: impl Fn(&str) -> Vec<Token>) -> Result<Posted, String> {
     let mut posted: Posted =
         serde_json::from_slice(body).map_err(|fault| format!("this is no event: {fault}"))?;
     let is_word = |text: &str, most: usize| {
@@ -129,9 +131,18 @@ fn read(body: &[u8]) -> Result<Posted, String> {
     if posted.boot_id.is_some() != posted.seq.is_some() {
         return Err("boot_id and seq belong together".to_owned());
     }
-    clean(&mut posted.message, MAX_MESSAGE);
+    let tokens = tokens(&posted.node);
+    let tidy = |text: &mut String, most| {
+        for token in tokens.iter().map(Token::expose) {
+            if text.contains(token) {
+                *text = text.replace(token, "(token)");
+            }
+        }
+        clean(text, most);
+    };
+    tidy(&mut posted.message, MAX_MESSAGE);
     posted.log.truncate(MAX_LOG_LINES);
-    posted.log.iter_mut().for_each(|line| clean(line, MAX_LOG_LINE));
+    posted.log.iter_mut().for_each(|line| tidy(line, MAX_LOG_LINE));
     Ok(posted)
 }
 
@@ -185,7 +196,7 @@ mod tests {
     #[test]
     fn events_are_read_strictly_and_cleaned() {
         let good = r#"{"node":"n","boot_id":"b","seq":1,"step":"s","state":"failed","time":"t","message":"a\u001b[2Jb","log":["x\ny"]}"#;
-        let posted = read(good.as_bytes()).unwrap();
+        let posted = read(good.as_bytes(), |_| Vec::new()).unwrap();
         assert_eq!((posted.message.as_str(), posted.log[0].as_str()), ("a [2Jb", "x y"));
         for (from, to) in [
             ("\"failed\"", "\"exploded\""),
@@ -200,7 +211,7 @@ mod tests {
         ] {
             let bad = good.replacen(from, to, 1);
             assert_ne!(bad, good);
-            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+            assert!(read(bad.as_bytes(), |_| Vec::new()).is_err(), "{bad}");
         }
     }
 }
