@@ -128,6 +128,16 @@ impl Seconds {
     }
 }
 
+/// In the largest unit, up to hours, of which it is a whole number: `24 h`, `90 min`, `5 s`.
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_days, shown) = TIME_UNITS.split_first().expect("there are units");
+        let whole = shown.iter().find(|(_, secs)| self.0.is_multiple_of(*secs));
+        let (unit, secs) = whole.expect("all is whole in seconds");
+        write!(f, "{} {unit}", self.0 / secs)
+    }
+}
+
 impl FromStr for Seconds {
     type Err = ParseSecondsError;
 
@@ -174,6 +184,9 @@ mod tests {
         }
         for text in ["", "24", "1.5h", "-1h", "24H", "h", "99999999999999999d", "1m"] {
             assert!(text.parse::<Seconds>().is_err(), "from {text:?}");
+        }
+        for (seconds, text) in [(5, "5 s"), (5_400, "90 min"), (86_400, "24 h"), (0, "0 h")] {
+            assert_eq!(Seconds(seconds).to_string(), text);
         }
     }
 

@@ -58,22 +58,13 @@ pub fn arm(args: &ArmArgs, color: Color) -> Result<Outcome> {
     Ok(if is_told { Outcome::Done } else { Outcome::Problems })
 }
 
-/// A span of time in the largest unit of which it is a whole number.
-fn span(secs: u64) -> String {
-    match secs {
-        _ if secs.is_multiple_of(3600) => format!("{} h", secs / 3600),
-        _ if secs.is_multiple_of(60) => format!("{} min", secs / 60),
-        _ => format!("{secs} s"),
-    }
-}
-
 fn tell(args: &ArmArgs, nodes: &BTreeSet<NodeName>, armed: &[Armed]) {
     let Some(first) = armed.first() else { return };
     eprintln!(
         "armed {} with grant {}: installed once, at the next network boot within {}",
         range::fold(nodes),
         first.grant,
-        span(args.lasting.as_u64()),
+        args.lasting,
     );
     if args.wipe_daos {
         eprintln!("note: the data of DAOS on {} will be lost", range::fold(nodes));

@@ -86,9 +86,9 @@ impl Catalog {
             "generation {} was built by a version of nodeforge that did not serve: build again",
             held.number()
         );
-        let needs_secrets = manifest.nodes.values().filter_map(|node| node.boot.as_ref());
+        let mut boots = manifest.nodes.values().filter_map(|node| node.boot.as_ref());
         ensure!(
-            secrets.is_some() || !needs_secrets.clone().any(|boot| boot.needs_token),
+            secrets.is_some() || !boots.any(|boot| boot.needs_token),
             "the secrets of generation {} are another user's, and nodes fetch theirs from the \
              server: run it as the user who built {}",
             held.number(),

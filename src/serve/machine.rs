@@ -331,22 +331,12 @@ impl Record {
         boot
     }
 
-    /// Why the kickstart is not given to the node; `None` if it is. Where its boot script halts, it
-    /// is not, but for the attempt that runs: that may be the last one.
-    pub fn kickstart_refusal(
-        &self,
-        daos: Option<&str>,
-        limits: Limits,
-        now: Time,
-    ) -> Option<String> {
-        let runs = self.state == State::Installing;
-        match self.boot(daos, limits, now) {
-            Boot::Install(_) => None,
-            Boot::Disk => Some("it is not armed".to_owned()),
-            Boot::Halt { message } => {
-                let grant = self.grant.as_ref().filter(|_| runs);
-                grant.is_none_or(|grant| grant.refusal_of(daos).is_some()).then_some(message)
-            }
+    /// What the node gets that asks for its kickstart: as for its boot script, but the attempt that
+    /// runs goes on, which may be the last one. Changes nothing.
+    pub fn kickstart(&self, daos: Option<&str>, limits: Limits, now: Time) -> Boot {
+        match self.state {
+            State::Installing => self.boot(daos, Limits { attempts: u32::MAX }, now),
+            _ => self.boot(daos, limits, now),
         }
     }
 

@@ -374,16 +374,13 @@ impl Server {
         }
         self.store.refresh().await.map_err(not_ready)?;
         let daos = catalog.boot_of(node).and_then(|boot| boot.daos.as_deref());
-        let (is_armed, refusal) = self.store.with_record(node, |record| match record {
-            Some(record) => {
-                (record.may_install(now()), record.kickstart_refusal(daos, self.limits, now()))
-            }
-            None => (false, None),
+        let boot = self.store.with_record(node, |record| {
+            record.map_or(Boot::Disk, |record| record.kickstart(daos, self.limits, now()))
         });
-        match (is_armed, refusal) {
-            (true, None) => Ok(()),
-            (true, Some(why)) => Err(Refusal::Forbidden(format!("{node}: {why}"))),
-            (false, _) => Err(Refusal::Forbidden(format!(
+        match boot {
+            Boot::Install(_) => Ok(()),
+            Boot::Halt { message } => Err(Refusal::Forbidden(format!("{node}: {message}"))),
+            Boot::Disk => Err(Refusal::Forbidden(format!(
                 "{node} is not armed: `nodeforge arm {node}` lets it be installed once"
             ))),
         }
