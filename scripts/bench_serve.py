@@ -18,6 +18,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ import time
 from bench_cluster import TOOLS, write_cluster
 
 N_NODES = 1_000
-SECONDS = 5
+SECONDS = 2
+N_ROUNDS = 3
 IMAGE_BYTES = 100_000_000
 N_STORM = 512
 PACKAGES = ("nginx", "wrk", "libluajit-5.1-2")
@@ -184,11 +186,15 @@ def rows(nodeforge: str, folder: pathlib.Path):
         overlays = [f"/nodes/{node}/overlay.tar.gz" for node in manifest["nodes"]]
 
         def both(paths, connections, close):
-            return [load(wrk, folder, port, paths, connections, close, environment)
-                    for port in (ours, theirs)]
+            """Of each server the medians of rounds, by turns."""
+            rounds = [[load(wrk, folder, port, paths, connections, close, environment)
+                       for port in (ours, theirs)] for _ in range(N_ROUNDS)]
+            for of_server in zip(*rounds):
+                rates, bytes_a_second, failed = zip(*of_server)
+                yield statistics.median(rates), statistics.median(bytes_a_second), sum(failed)
 
         # Files come to memory, threads to life.
-        both(kickstarts, 64, False)
+        list(both(kickstarts, 64, False))
         measured = []
         for what, paths in (("kickstarts of armed nodes", kickstarts), ("overlays", overlays)):
             for close in (False, True):
