@@ -182,6 +182,8 @@ fn data_disks_stay_as_they_are_unless_the_user_says_so() {
     let output = run(lab.path(), &image);
     let said = support::spoken_lines(&output).join("\n");
     assert!(said.contains("kept as they were: node0-data0.raw"), "{said}");
+    let smaller = "images/node0-data0.raw has 4 bytes and not the 16 GiB of the cluster file";
+    assert!(said.contains(smaller), "{said}");
     assert_eq!(fs::read(&disk).unwrap(), b"data");
     assert_ne!(fs::read(lab.path().join("images/node0.qcow2")).unwrap(), b"system");
 

@@ -34,7 +34,16 @@ pub enum DataDisks {
 pub struct Written {
     pub n_files: usize,
     /// Data disks that were there and stay.
-    pub kept: Vec<PathBuf>,
+    pub kept: Vec<Kept>,
+}
+
+/// A data disk that stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub path: PathBuf,
+    pub size: ByteSize,
+    /// What the cluster file says.
+    pub planned: ByteSize,
 }
 
 /// Where the files go, and on what.
@@ -127,7 +136,10 @@ fn files_of(
             }
             DiskUse::Seed => files.push(put(&disk.file, node.audience, &node.seed)?),
             DiskUse::Data if path.exists() && target.data == DataDisks::Kept => {
-                written.kept.push(path);
+                let file = fs::metadata(&path)
+                    .with_context(|| format!("looking at {}", path.display()))?;
+                let size = ByteSize::from_bytes(file.len());
+                written.kept.push(Kept { path, size, planned: disk.size });
             }
             DiskUse::Data => files.push(empty(&path, disk.size)?),
         }

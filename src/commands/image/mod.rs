@@ -105,9 +105,18 @@ fn refuse_running(folder: &Path) -> Result<()> {
 /// Says what the user may not expect.
 pub fn tell(made: &Made, base: &Base, written: &Written, folder: &Path) {
     if !written.kept.is_empty() {
-        let names = written.kept.iter().filter_map(|path| path.file_name());
+        let names = written.kept.iter().filter_map(|disk| disk.path.file_name());
         let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
         eprintln!("note: kept as they were: {}; --recreate-data empties them", names.join(", "));
+    }
+    for disk in written.kept.iter().filter(|disk| disk.size != disk.planned) {
+        eprintln!(
+            "warning: {} has {} and not the {} of the cluster file: --recreate-data makes it anew, \
+             empty",
+            disk.path.display(),
+            disk.size,
+            disk.planned,
+        );
     }
     let grown = images::full_size(&made.nodes, base);
     if let Some(free) = free_space(folder).filter(|free| *free < grown) {
