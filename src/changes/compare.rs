@@ -370,7 +370,9 @@ impl Comparison<'_> {
                     "kickstart" => lines.map(|line| need_of(line)).max().unwrap_or(Need::Nothing),
                     _ => Need::Nothing,
                 };
-                found.push(lines_found(what, State::Changed, difference, need, identities));
+                let mut lines = lines_found(what, State::Changed, difference, need, identities);
+                lines.cries.extend(shouts::of_kickstart(old, new));
+                found.push(lines);
             }
         }
         if old.hidden != new.hidden {

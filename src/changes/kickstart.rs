@@ -23,14 +23,16 @@ const END: &str = "END_OF_FILE\n";
 /// Where the mark is missing, as in a site's own template, all of it is the node's own.
 pub fn view(text: &str) -> View {
     let at = text.find(&format!("\n{OWN_PART}")).map_or(0, |end| end + 1);
-    let mut view = View { scripts: text[..at].to_owned(), ..View::default() };
+    let (scripts, hidden): (Vec<&str>, Vec<&str>) =
+        text[..at].split_inclusive('\n').partition(|line| !is_secret(line));
+    let mut view = View { scripts: scripts.concat(), hidden: hidden.concat(), ..View::default() };
     let mut lines = text[at..].split_inclusive('\n');
     while let Some(line) = lines.next() {
         if let Some(name) = line.strip_prefix(EMBEDDED) {
             let is_secret = name.starts_with("'secrets.");
             let body = lines.by_ref().take_while(|line| *line != END);
             body.filter(|_| is_secret).for_each(|line| view.hidden.push_str(line));
-        } else if line.starts_with("rootpw --iscrypted") {
+        } else if line.starts_with("rootpw --iscrypted") || is_secret(line) {
             view.hidden.push_str(line);
         } else if let Some(layers) = line.strip_prefix("NF_LAYERS=") {
             let shared = layers.trim_end().trim_matches('\'').split(' ');
@@ -42,6 +44,22 @@ pub fn view(text: &str) -> View {
         }
     }
     view
+}
+
+/// Whether a line of a site's own template has what nobody may see: a password's hash (crypt(5),
+/// `$6$salt$hash`), or nothing but base64, as of a bundle.
+fn is_secret(line: &str) -> bool {
+    const MIN_HASH: usize = 30;
+    const MIN_BASE64: usize = 64;
+    let is_of_hash = |c: char| c.is_ascii_alphanumeric() || "./$=,".contains(c);
+    let is_hash = |word: &str| {
+        let hash = word.find('$').map_or("", |at| &word[at..]);
+        hash.len() >= MIN_HASH && hash.matches('$').count() >= 3
+    };
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+    let line = line.trim_end();
+    line.split(|c| !is_of_hash(c)).any(is_hash)
+        || (line.len() >= MIN_BASE64 && line.bytes().all(is_base64))
 }
 
 /// Whether a layer is a kind's: its name follows from what is in it.
@@ -64,18 +82,20 @@ const FOR_THE_INSTALLER: [&str; 19] = [
     "keyboard ",
     "lang ",
     "network ",
-    "reboot",
+    "reboot ",
     "repo ",
     "rootpw ",
-    "skipx",
+    "skipx ",
     "sshkey ",
-    "text",
+    "text ",
     "timezone ",
     "url ",
 ];
 
 /// What an installed node needs for a changed line of the own part.
 pub fn need_of(line: &str) -> Need {
+    // A command may stand alone, and a package may begin like one.
+    let line = format!("{} ", line.trim_end());
     let is_for_installer = line.trim().is_empty()
         || FOR_THE_INSTALLER.iter().any(|beginning| line.starts_with(beginning));
     if is_for_installer { Need::Nothing } else { Need::Reinstall }
@@ -109,9 +129,34 @@ mod tests {
     }
 
     #[test]
+    fn secrets_that_a_site_writes_otherwise_are_hidden_too() {
+        let hash = "$6$rounds=5000$saltsalt$Hu4YTkHag2rBaqkc0WmDW08TFnqD9VmPHf4miY6rZKN5y";
+        let bcrypt = "$2b$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe";
+        for secret in [
+            format!("rootpw '{hash}' --iscrypted\n"),
+            format!("user --name=ops --iscrypted --password={hash}\n"),
+            format!("rootpw --iscrypted \"{bcrypt}\"\n"),
+            format!("{}\n", "H4sIAAAAAAAA".repeat(6)),
+        ] {
+            for mark in ["", "\n# ==================== n1 ====================\n"] {
+                let seen = view(&format!("%pre\n{secret}{mark}lang 'C'\n{secret}"));
+                assert!(seen.hidden.contains(&secret), "{secret}");
+                assert!(!seen.own.contains(&secret) && !seen.scripts.contains(&secret), "{secret}");
+            }
+        }
+        for line in ["echo \"$NF_RUN/$1$2$NF_URL\"\n", "NF_OWN='0123456789abcdef'\n", "tmux\n"] {
+            assert_eq!(view(line).hidden, "", "{line}");
+        }
+    }
+
+    #[test]
     fn packages_and_disks_want_an_installation_and_mirrors_do_not() {
         for (line, need) in [
             ("tmux\n", Need::Reinstall),
+            ("text-tools\n", Need::Reinstall),
+            ("rebooter\n", Need::Reinstall),
+            ("text\n", Need::Nothing),
+            ("reboot --eject\n", Need::Nothing),
             ("NF_DISK_BUS='nvme'\n", Need::Reinstall),
             ("NF_KERNEL_ARGS='quiet'\n", Need::Reinstall),
             ("services --enabled=sshd\n", Need::Reinstall),

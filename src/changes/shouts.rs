@@ -35,6 +35,16 @@ pub fn of_file(path: &str, old: &str, new: &str) -> Vec<Cry> {
     cries
 }
 
+/// What is to be shouted about a node's own part of its kickstart.
+pub fn of_kickstart(old: &str, new: &str) -> Option<Cry> {
+    let arguments = |text: &str| {
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix("NF_KERNEL_ARGS="))?;
+        Some(value.trim_matches('\'').to_owned())
+    };
+    kernel_arguments(&arguments(old)?, &arguments(new)?)
+}
+
 /// The release that a node installs.
 pub fn of_release(old: &str, new: &str) -> Option<Cry> {
     (old != new).then(|| Cry {
@@ -174,12 +184,14 @@ mod tests {
     fn what_format_fixes_is_shouted_by_its_path_and_the_rest_is_not() {
         let old = "# daos_server.yml of x, for DAOS 2.6.0. Made by nodeforge.\nname: a\n\
                    access_points:\n- n1\nport: 1\nengines:\n- targets: 4\n  storage:\n  \
-                   - class: ram\n    scm_size: 1\n  - class: nvme\n    bdev_list: [a, b]\n";
+                   - class: ram\n    scm_size: 1\n  - class: nvme\n    bdev_list: [a, b]\n    \
+                   bdev_roles: [meta, data]\n";
         let new = old
             .replace("- n1", "- n2")
             .replace("port: 1", "port: 2")
             .replace("targets: 4", "targets: 8")
             .replace("[a, b]", "[a]")
+            .replace("[meta, data]", "[data]")
             .replace("2.6.0", "2.6.5");
         assert_eq!(
             said(SERVER_YML, old, &new),
@@ -187,6 +199,7 @@ mod tests {
                 "DAOS: 2.6.0 -> 2.6.5",
                 "access_points: [n1] -> [n2]",
                 "engines[0].storage[1].bdev_list: [a, b] -> [a]",
+                "engines[0].storage[1].bdev_roles: [meta, data] -> [data]",
                 "engines[0].targets: 4 -> 8",
             ]
         );
@@ -203,5 +216,10 @@ mod tests {
         assert_eq!(said(KERNEL_ARGS, "a\nb\n", "b\na\n"), ["kernel arguments: a b -> b a"]);
         assert_eq!(said(KERNEL_ARGS, "a\n", "a\nb\n"), ["kernel arguments: (none) -> b"]);
         assert_eq!(said(KERNEL_ARGS, "# once\na=1 b\n", "# twice\na=1\nb\n"), [""; 0]);
+        let kickstart =
+            |console: &str| format!("lang 'C'\nNF_KERNEL_ARGS='a=1 console={console}'\n");
+        let cry = of_kickstart(&kickstart("ttyS0"), &kickstart("ttyS1")).unwrap();
+        assert_eq!((&*cry.old, &*cry.new), ("console=ttyS0", "console=ttyS1"));
+        assert_eq!(of_kickstart(&kickstart("ttyS0"), &kickstart("ttyS0")), None);
     }
 }

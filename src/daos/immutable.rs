@@ -65,6 +65,13 @@ pub const IMMUTABLE: &[ImmutableKey] = &[
         Some("engine.bdev.list"),
         "the engine does not find its data, or takes it for another role's",
     ),
+    // Not marked there, but format writes each device's roles on it (bio_xstream.c,
+    // "bio_blobstore" of a role's device).
+    key(
+        "engines[].storage[].bdev_roles",
+        Some("engine.bdev.roles"),
+        "the engine looks for logs, metadata or data where they are not",
+    ),
 ];
 
 const fn key(
