@@ -164,6 +164,10 @@ pub struct BuildArgs {
     #[arg(long, value_name = "RANGE")]
     pub only: Option<String>,
 
+    /// Make everything anew, as into an empty folder: mends what `verify` finds.
+    #[arg(long, conflicts_with = "only")]
+    pub fresh: bool,
+
     /// Where `fetch` keeps the installer's images, and build what it unpacks. Default:
     /// nodeforge in the user's cache folder.
     #[arg(long, value_name = "DIR")]

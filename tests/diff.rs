@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -23,6 +24,11 @@ const EDITS: &[(&str, &[(&str, &str)])] = &[
     ("an address", &[("192.168.3.13", "192.168.3.23")]),
     ("kernel arguments", &[("[\"intel_iommu=on\"]", "[\"intel_iommu=on\", \"quiet\"]")]),
     ("DAOS", &[("version = \"2.6.0\"", "version = \"2.6.5\"")]),
+    ("console", &[("ttyS0,115200", "ttyS1,9600")]),
+    (
+        "a package that begins like a command",
+        &[("kernel_args", "packages = [\"text-tools\"]\nkernel_args")],
+    ),
     ("release", &[("release = \"8.9\"", "release = \"8.10\"")]),
     ("a package", &[("roles = [\"client\"]", "roles = [\"client\"]\npackages = [\"tmux\"]")]),
     ("a role", &[("roles = [\"client\"]", "roles = [\"client\", \"admin\"]")]),
@@ -408,6 +414,9 @@ fn a_rollback_to_what_is_not_whole_is_refused() {
     let bytes = fs::read(&node2).unwrap();
     fs::remove_file(&node2).unwrap();
     refused(&[], "it has lost, or somebody changed: nodes/node2");
+    fs::write(&node2, &bytes).unwrap();
+    flip_first_byte(&node2);
+    refused(&[], "it is not as it was built: nodes/node2/overlay.tar.gz");
     fs::write(&node2, bytes).unwrap();
     let secret = lab.out().join("generations/1/secret/node0.tar.gz");
     fs::rename(&secret, secret.with_extension("away")).unwrap();
@@ -415,6 +424,45 @@ fn a_rollback_to_what_is_not_whole_is_refused() {
     fs::rename(secret.with_extension("away"), &secret).unwrap();
     fs::write(lab.out().join("generations/1/manifest.json"), "{}").unwrap();
     refused(&["1"], "generation 1 cannot be made current: reading out/generations/1/manifest.json");
+}
+
+/// Another first byte: neither size nor mode tell.
+fn flip_first_byte(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_verify_finds_a_fresh_build_mends() {
+    let lab = Lab::new();
+    let current = lab.out().join("current");
+    let verified = || lab.run(&["verify"]);
+    for name in ["nodes/node0/kickstart.ks", "layers/common/layer.tar.gz", "pxe/boot.ipxe"] {
+        flip_first_byte(&current.join(name));
+    }
+    fs::write(current.join("pxe/foreign"), "").unwrap();
+    fs::set_permissions(current.join("manifest.json"), fs::Permissions::from_mode(0o600)).unwrap();
+    flip_first_byte(&current.join("secret/node1.tar.gz"));
+    let (code, _, said) = verified();
+    assert_eq!(code, 1);
+    assert!(said.contains("help: `nodeforge build CLUSTER -o out --fresh`"), "{said}");
+    // It looks at sizes and modes only.
+    assert_eq!(lab.run(&["build", "lab3.toml", "--cache", "none"]).0, 0);
+    assert_eq!(verified().0, 1);
+    assert_eq!(lab.run(&["build", "lab3.toml", "--cache", "none", "--fresh"]).0, 0);
+    let (code, found, _) = verified();
+    assert_eq!((code, &*found), (0, ""));
+}
+
+/// A layer inside kickstarts is read, so that its damage is seen.
+#[test]
+fn a_layer_that_is_found_damaged_is_made_anew() {
+    let lab = Lab::new();
+    flip_first_byte(&lab.out().join("current/layers/common/layer.tar.gz"));
+    lab.build(&[("52:54:00:03:00:12", "52:54:00:03:00:99")]);
+    let (code, found, _) = lab.run(&["verify"]);
+    assert_eq!((code, &*found), (0, ""));
 }
 
 /// What a killed build or rollback left neither stops a rollback nor is lost to the next build.

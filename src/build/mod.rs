@@ -292,6 +292,7 @@ fn build_layer(
         if is_whole {
             return Ok(Layer { folder: folder.clone(), inputs, tar });
         }
+        target.distrust(folder);
     }
     let packed = pack_layer(tree)?;
     let files = [

@@ -25,6 +25,9 @@ pub(super) trait Target: Sync {
     /// A file of a folder of that generation.
     fn read(&self, folder: &Folder, name: &str) -> Result<Vec<u8>>;
 
+    /// A folder of that generation is not what it lists: it is to be made anew.
+    fn distrust(&self, folder: &Folder);
+
     /// Takes the files of one folder.
     fn stage(&self, files: &[NewFile<'_>]) -> Result<Folder>;
 
@@ -59,6 +62,10 @@ impl Target for Output {
     fn read(&self, folder: &Folder, name: &str) -> Result<Vec<u8>> {
         let path = self.file_in_store(folder, name);
         fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    fn distrust(&self, folder: &Folder) {
+        Output::distrust(self, folder);
     }
 
     fn stage(&self, files: &[NewFile<'_>]) -> Result<Folder> {
@@ -154,6 +161,8 @@ impl Target for Nowhere<'_> {
     fn read(&self, folder: &Folder, name: &str) -> Result<Vec<u8>> {
         self.old.read(folder, name)
     }
+
+    fn distrust(&self, _: &Folder) {}
 
     fn stage(&self, files: &[NewFile<'_>]) -> Result<Folder> {
         let entry = |file: &NewFile<'_>| (shared_name(file.name), file.contents.entry());

@@ -20,7 +20,7 @@ use crate::diag::{Color, Problems};
 use crate::fetch::{self, ArchiveCache, CachedImages, Note, Unpacked};
 use crate::format::digest::{Digest, Hasher};
 use crate::manifest::FileEntry;
-use crate::output::{self, Output, Published, Remarks, Whole};
+use crate::output::{self, Output, Published, Remarks, Trust, Whole};
 use crate::overlay::LibraryFiles;
 use crate::plan::Plan;
 use crate::progress::{Progress, Unit};
@@ -88,7 +88,7 @@ fn make(args: &BuildArgs, color: Color) -> Result<Outcome> {
         remarks,
         ..ingredients.input(&cluster, &plan, &prepared)
     };
-    let output = Output::open(&args.out)?;
+    let output = Output::open_with(&args.out, trust(args))?;
     if let Some(damage) = output.damage() {
         eprintln!("warning: the current generation is damaged and will be replaced: {damage}");
     }
@@ -110,10 +110,14 @@ fn make(args: &BuildArgs, color: Color) -> Result<Outcome> {
 /// prepared without a warning then: nothing has to be read of them to say so again.
 fn as_before(args: &BuildArgs, ingredients: &Ingredients) -> Result<Option<Built>> {
     let same = Whole { digest: ingredients.everything, remarks: Remarks::None };
-    if args.only.is_some() || output::made_from(&args.out) != Some(same) {
+    if args.only.is_some() || args.fresh || output::made_from(&args.out) != Some(same) {
         return Ok(None);
     }
-    Ok(build::unchanged(&Output::open(&args.out)?, same.digest))
+    Ok(build::unchanged(&Output::open_with(&args.out, trust(args))?, same.digest))
+}
+
+fn trust(args: &BuildArgs) -> Trust {
+    if args.fresh { Trust::None } else { Trust::InWhatLooksRight }
 }
 
 /// Says what was built, and what is left to do.

@@ -35,6 +35,12 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
         }
     }
     eprintln!("{}", summary(&found, args));
+    if !found.is_good() {
+        eprintln!(
+            "help: `nodeforge build CLUSTER -o {} --fresh` makes everything anew",
+            args.out.display()
+        );
+    }
     Ok(if found.is_good() { Outcome::Done } else { Outcome::Problems })
 }
 

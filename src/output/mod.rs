@@ -81,7 +81,19 @@ pub struct Output {
     n_written: AtomicU64,
     /// Folders of the store that were found whole or put there meanwhile.
     seen: Mutex<BTreeSet<Digest>>,
+    trust: Trust,
+    /// Folders of the store whose files are known to be other than listed.
+    distrusted: Mutex<BTreeSet<Digest>>,
     secrets: Mutex<BTreeMap<String, NewSecret>>,
+}
+
+/// Whether what stands in an output folder is taken for what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Where names, sizes and modes are right.
+    InWhatLooksRight,
+    /// Not at all: everything is made anew.
+    None,
 }
 
 /// What stands under `current`.
@@ -123,21 +135,40 @@ impl Output {
     /// Fails if another build holds the folder, if it holds something and is no output of
     /// nodeforge, or if it cannot be written to; nothing is touched then.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::open_with(root, Trust::InWhatLooksRight)
+    }
+
+    /// As [`Output::open`], with that much trust in what is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::open`].
+    pub fn open_with(root: &Path, trust: Trust) -> Result<Self> {
         let marker = lock(root)?;
         for name in [STORE, GENERATIONS] {
             disk::ensure_dir(&root.join(name), PUBLIC)?;
         }
         sweep::sweep(root)?;
-        Ok(Self {
+        let current = match trust {
+            Trust::InWhatLooksRight => Current::read(root)?,
+            Trust::None => Current::Nothing,
+        };
+        Ok(Self::holding(root, marker, current, trust))
+    }
+
+    fn holding(root: &Path, marker: File, current: Current, trust: Trust) -> Self {
+        Self {
             root: root.to_owned(),
             marker,
-            current: Current::read(root)?,
+            current,
             staging: Mutex::new(None),
             n_staged: AtomicU64::new(0),
             n_written: AtomicU64::new(0),
             seen: Mutex::default(),
+            trust,
+            distrusted: Mutex::default(),
             secrets: Mutex::new(BTreeMap::new()),
-        })
+        }
     }
 
     /// The manifest of the current generation; `None` before the first, or if it is damaged.

@@ -1,17 +1,15 @@
 //! Making an older generation the current one.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::output::disk::{self, SECRET_DIR, named};
 use crate::output::generations::{current_number, numbers, require_generation, require_ours};
-use crate::output::{CURRENT, Current, GENERATIONS, Generation, Output, STAGING, lock};
+use crate::output::verify::verify_generation;
+use crate::output::{CURRENT, Current, GENERATIONS, Generation, Output, STAGING, Trust, lock};
 
 /// What a rollback did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,16 +41,8 @@ pub fn rollback(root: &Path, to: Option<u64>) -> Result<RolledBack> {
     require_generation(root, to)?;
     let generation = Generation::read(root, to)
         .with_context(|| format!("generation {to} cannot be made current"))?;
-    let output = Output {
-        root: root.to_owned(),
-        marker,
-        current: Current::Generation(Box::new(generation)),
-        staging: Mutex::new(None),
-        n_staged: AtomicU64::new(0),
-        n_written: AtomicU64::new(0),
-        seen: Mutex::default(),
-        secrets: Mutex::new(BTreeMap::new()),
-    };
+    let current = Current::Generation(Box::new(generation));
+    let output = Output::holding(root, marker, current, Trust::InWhatLooksRight);
     output.require_whole()?;
     let highest = numbers(root)?.last().copied().unwrap_or(to);
     if from != Some(to) {
@@ -71,12 +61,13 @@ fn previous(root: &Path, from: Option<u64>) -> Result<u64> {
 }
 
 impl Output {
-    /// Makes sure that all of the generation is there, as a reader will want it.
+    /// Makes sure that all of the generation is there as it was built, as a reader will want it.
+    /// Every file is read: a rollback is rare, and made when things are bad already.
     fn require_whole(&self) -> Result<()> {
-        if self.untouched().is_some() {
-            return Ok(());
-        }
         let generation = self.generation().expect("a rollback has a generation");
+        if self.untouched().is_some() {
+            return require_good(generation);
+        }
         let number = generation.number;
         ensure!(
             generation.secrets.is_some(),
@@ -100,6 +91,29 @@ impl Output {
             "generation {number} cannot be made current: it has lost, or somebody changed: {shown}"
         )
     }
+}
+
+/// Makes sure that every file that the generation lists has the bytes and the mode it was made with.
+fn require_good(generation: &Generation) -> Result<()> {
+    let found = verify_generation(generation, None)?;
+    let modes = found.wrong_modes.iter().map(|wrong| &wrong.path);
+    let wrong: Vec<&str> = found
+        .files
+        .missing
+        .iter()
+        .chain(&found.files.changed)
+        .chain(modes)
+        .map(|path| path.strip_prefix("current/").unwrap_or(path))
+        .collect();
+    let shown = match wrong.len() {
+        0 => return Ok(()),
+        1..=4 => wrong.join(", "),
+        n_wrong => format!("{} and {} more", wrong[..3].join(", "), n_wrong - 3),
+    };
+    bail!(
+        "generation {} cannot be made current: it is not as it was built: {shown}",
+        generation.number
+    )
 }
 
 /// Its folders came to disk when it was published; what is new is one link.

@@ -15,7 +15,7 @@ use crate::manifest::{
     ArtifactWriter, FileEntry, Folder, NodeEntry, SecretEntry, is_clean_name, shared_name,
 };
 use crate::output::disk::{self, PUBLIC, PUBLIC_FILE, SECRET_DIR, SECRET_FILE, named};
-use crate::output::{NewSecret, Output, SECRET, STORE, SecretSource};
+use crate::output::{NewSecret, Output, SECRET, STORE, SecretSource, Trust};
 
 /// A file of a folder to be staged.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +143,9 @@ impl Output {
     /// Whether the store holds all of `folder`. Only names, sizes and modes are looked at:
     /// folders come into the store whole, so this is about what happened to them since.
     pub fn is_in_store(&self, folder: &Folder) -> bool {
+        if !self.is_trusted(folder) {
+            return false;
+        }
         let path = self.store_path(&folder.digest);
         let is_whole = |(name, file): (&str, &FileEntry)| {
             disk::is_file_of(&path.join(name), file.size, PUBLIC_FILE)
@@ -154,9 +157,33 @@ impl Output {
         is_whole
     }
 
+    /// Has `folder` made anew, whatever it looks like: what was read of it was not what it lists.
+    pub fn distrust(&self, folder: &Folder) {
+        self.seen.lock().expect("no holder of the lock panics").remove(&folder.digest);
+        self.distrusted.lock().expect("no holder of the lock panics").insert(folder.digest);
+    }
+
+    fn is_trusted(&self, folder: &Folder) -> bool {
+        let is_known_bad = || {
+            let distrusted = self.distrusted.lock().expect("no holder of the lock panics");
+            distrusted.contains(&folder.digest)
+        };
+        match self.trust {
+            Trust::InWhatLooksRight => !is_known_bad(),
+            // Nothing but what this build put there itself.
+            Trust::None => self.has_seen(folder),
+        }
+    }
+
     /// Whether this build found `folder` in the store or put it there; nothing is looked at.
     pub(super) fn has_seen(&self, folder: &Folder) -> bool {
         self.seen.lock().expect("no holder of the lock panics").contains(&folder.digest)
+    }
+
+    /// Notes that `folder` was just put into the store.
+    fn note_new(&self, folder: &Folder) {
+        self.distrusted.lock().expect("no holder of the lock panics").remove(&folder.digest);
+        self.note_seen(folder);
     }
 
     fn note_seen(&self, folder: &Folder) {
@@ -188,7 +215,7 @@ impl Output {
     fn put_into_store(&self, staged: &Path, folder: &Folder) -> Result<()> {
         let path = self.store_path(&folder.digest);
         let Err(fault) = fs::rename(staged, &path) else {
-            self.note_seen(folder);
+            self.note_new(folder);
             return Ok(());
         };
         let is_taken =
@@ -202,7 +229,7 @@ impl Output {
         renameat_with(CWD, staged, CWD, &path, RenameFlags::EXCHANGE)
             .map_err(io::Error::from)
             .with_context(|| named("replacing the damaged", &path))?;
-        self.note_seen(folder);
+        self.note_new(folder);
         Ok(())
     }
 

@@ -61,10 +61,20 @@ pub fn verify(root: &Path) -> Result<Verification> {
         Current::Nothing => bail!("nothing has been built into {} yet", root.display()),
         Current::Damaged(reason) => bail!("the current generation cannot be used: {reason}"),
     };
+    verify_generation(&generation, Some(root))
+}
+
+/// As [`verify`], of any generation; `root` is looked at too, if it is named.
+pub(super) fn verify_generation(
+    generation: &Generation,
+    root: Option<&Path>,
+) -> Result<Verification> {
     let mut survey = Survey::default();
-    survey.generation(&generation)?;
-    survey.beside(root)?;
-    let expected = expected_files(&generation)?;
+    survey.generation(generation)?;
+    if let Some(root) = root {
+        survey.beside(root)?;
+    }
+    let expected = expected_files(generation)?;
     let found = survey.found(&expected)?;
     let mut files = compare(&expected, &found);
     let n_good = (expected.len() - files.missing.len() - files.changed.len()) as u64;
