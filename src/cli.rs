@@ -409,7 +409,8 @@ pub struct ArmArgs {
     #[arg(value_name = "RANGE")]
     pub nodes: String,
 
-    /// How long they may take until they ask, such as 90min, 24h or 2d.
+    /// How long they may take until they ask, such as 90min, 24h or 2d. An installation that
+    /// began in time has six hours more.
     #[arg(long = "for", value_name = "TIME", default_value = "24h", value_parser = seconds)]
     pub lasting: Seconds,
 

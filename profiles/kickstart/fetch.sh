@@ -9,11 +9,12 @@ NF_PYTHON=${NF_PYTHON:-/usr/libexec/platform-python}
 # The label of the medium that holds what no boot server gives.
 NF_MEDIUM=${NF_MEDIUM:-OEMDRV}
 
-# Downloads to a file that has its name only when it is whole. Options are curl 7.61's.
+# Downloads to a file that has its name only when it is whole. Options are curl 7.61's. The server
+# may hold several generations of what nodes share: the header tells which one fits.
 get() { # URL FILE [OPTION…]
     curl --fail --silent --show-error --noproxy '*' --proto '=http,https' \
         --connect-timeout 10 --max-time 300 --retry "$NF_RETRIES" --retry-delay "$NF_PAUSE" \
-        --retry-connrefused --output "$2.part" "${@:3}" "$1" 2>"$NF_RUN/curl.log" &&
+        --retry-connrefused --header "X-Nodeforge-Node: $NF_NODE" --output "$2.part" "${@:3}" "$1" 2>"$NF_RUN/curl.log" &&
         mv "$2.part" "$2"
 }
 

@@ -28,6 +28,7 @@ pub fn arm(args: &ArmArgs, color: Color) -> Result<Outcome> {
         },
     };
     let state = state_folder(&args.place.out, args.place.state.as_deref());
+    let is_new_state = !state.join("state.db").exists();
     let store = Store::open(&state)?;
     let request = Request {
         seconds: i64::try_from(args.lasting.as_u64())?,
@@ -36,6 +37,20 @@ pub fn arm(args: &ArmArgs, color: Color) -> Result<Outcome> {
     };
     let armed = arming::arm(&store, Key::open(&state)?, &catalog, &nodes, request)?;
     tell(args, &nodes, &armed);
+    if is_new_state {
+        eprintln!(
+            "note: made {}: a server that was started with another --state does not look there",
+            state.display()
+        );
+    }
+    let pending = &catalog.manifest().pxe.pending;
+    if !pending.is_empty() {
+        eprintln!(
+            "warning: the boot tree still lacks {}: until `nodeforge fetch` and `build`, nodes that \
+             want it wait in vain",
+            pending.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        );
+    }
     let told = bmcs.as_ref().map_or_else(Vec::new, Bmcs::tell);
     if args.json {
         let json: Vec<_> = armed
@@ -85,9 +100,14 @@ fn tell(args: &ArmArgs, nodes: &BTreeSet<NodeName>, armed: &[Armed]) {
 
 pub fn disarm(args: &DisarmArgs) -> Result<Outcome> {
     let catalog = Catalog::current(&args.place.out)?;
-    let nodes = nodes(&catalog, &args.nodes)?;
     let state = state_folder(&args.place.out, args.place.state.as_deref());
-    let disarmed = arming::disarm(&Store::open(&state)?, &nodes)?;
+    let store = Store::open(&state)?;
+    // Nodes that were taken out of the cluster keep their grants until somebody takes those away.
+    let is_known = |node: &str| {
+        catalog.node(node).is_some() || store.with_record(node, |record| record.is_some())
+    };
+    let nodes = nodes_of(&catalog, &args.nodes, is_known)?;
+    let disarmed = arming::disarm(&store, &nodes)?;
     if args.json {
         print(&disarmed.iter().map(NodeName::as_str).collect::<Vec<_>>())?;
     }
@@ -107,10 +127,17 @@ fn print(json: &impl serde::Serialize) -> Result<()> {
 
 /// The nodes that `range` names, which the boot tree must all have.
 pub fn nodes(catalog: &Catalog, range: &str) -> Result<BTreeSet<NodeName>> {
+    nodes_of(catalog, range, |node| catalog.node(node).is_some())
+}
+
+fn nodes_of(
+    catalog: &Catalog,
+    range: &str,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<BTreeSet<NodeName>> {
     let names =
         range::expand(range).map_err(|fault| anyhow!("`{range}` is no range of nodes: {fault}"))?;
-    let unknown: Vec<&NodeName> =
-        names.iter().filter(|name| catalog.node(name.as_str()).is_none()).collect();
+    let unknown: Vec<&NodeName> = names.iter().filter(|name| !is_known(name.as_str())).collect();
     if !unknown.is_empty() {
         let known: Vec<NodeName> = catalog.manifest().nodes.keys().map(NodeName::new).collect();
         bail!(

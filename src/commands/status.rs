@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::cli::StatusArgs;
 use crate::commands::serve::state_folder;
 use crate::commands::{Outcome, arm};
-use crate::range::NodeName;
+use crate::range::{self, NodeName};
 use crate::serve::catalog::Catalog;
 use crate::serve::machine::{Record, Time};
 use crate::serve::now;
@@ -31,6 +31,7 @@ struct Whole<'a> {
 
 pub fn run(args: &StatusArgs) -> Result<Outcome> {
     let state = state_folder(&args.place.out, args.place.state.as_deref());
+    tell_of_strangers(args, &state)?;
     let mut last = String::new();
     loop {
         let text = text(args, &state)?;
@@ -50,7 +51,11 @@ pub fn run(args: &StatusArgs) -> Result<Outcome> {
 fn text(args: &StatusArgs, state: &Path) -> Result<String> {
     let catalog = Catalog::current(&args.place.out)?;
     let only = args.nodes.as_deref().map(|range| arm::nodes(&catalog, range)).transpose()?;
-    let records = store::peek(state)?;
+    let mut records = store::peek(state)?;
+    for record in records.values_mut().filter(|record| record.has_expired(now())) {
+        // A server that runs writes it down.
+        Arc::make_mut(record).expire(now());
+    }
     let cluster = ClusterStatus::of(&catalog, |node| record(&records, node));
     let rows = chosen(status::rows(&catalog, |node| record(&records, node)), only.as_ref());
     let mut text = match (args.json, args.watch) {
@@ -60,6 +65,24 @@ fn text(args: &StatusArgs, state: &Path) -> Result<String> {
     };
     text.push('\n');
     Ok(text)
+}
+
+/// Nodes that the boot tree does not have any more are in no list; what they may do is told.
+fn tell_of_strangers(args: &StatusArgs, state: &Path) -> Result<()> {
+    let catalog = Catalog::current(&args.place.out)?;
+    let records = store::peek(state)?;
+    let strangers = records.iter().filter(|(node, record)| {
+        catalog.node(node).is_none() && record.grant.is_some() && !record.has_expired(now())
+    });
+    let strangers: BTreeSet<NodeName> = strangers.map(|(node, _)| NodeName::new(&**node)).collect();
+    if !strangers.is_empty() {
+        let names = range::fold(&strangers);
+        eprintln!(
+            "warning: {names}: armed, and not in the boot tree any more: `nodeforge disarm '{names}'` \
+             takes their tokens away"
+        );
+    }
+    Ok(())
 }
 
 fn record(records: &Records, node: &str) -> Arc<Record> {

@@ -51,14 +51,19 @@ pub fn arm(
         .iter()
         .filter_map(|(name, node)| Some((NodeName::new(name), node.boot.as_ref()?.daos.clone()?)))
         .collect();
+    let mac = |name: &NodeName| {
+        let mac = catalog.node(name.as_str())?.macs.first()?;
+        Some((name.clone(), mac.clone()))
+    };
+    let macs: BTreeMap<NodeName, String> = nodes.iter().filter_map(mac).collect();
     let nodes = nodes.clone();
     store.change_now(move |change| {
         require_idle(change, &nodes)?;
         require_one_version(change, &nodes, &servers)?;
         let grant = change.new_grant(now())?;
         let arm_one = |node: &NodeName| {
-            let daos = servers.get(node).cloned();
-            arm_one(change, &key, node.as_str(), grant, daos, request)
+            let identity = (macs.get(node).cloned(), servers.get(node).cloned());
+            arm_one(change, &key, node.as_str(), grant, identity, request)
         };
         let armed = nodes.iter().map(arm_one).collect::<Result<_>>()?;
         Store::tell_others(change)?;
@@ -71,7 +76,7 @@ fn arm_one(
     key: &Key,
     node: &str,
     id: u64,
-    daos: Option<String>,
+    (mac, daos): (Option<String>, Option<String>),
     request: Request,
 ) -> Result<Armed> {
     let mut record = change.record(node);
@@ -80,6 +85,7 @@ fn arm_one(
         id,
         armed: now(),
         expires,
+        mac,
         wipe_daos: request.wipe_daos,
         overwrite: request.overwrite,
         daos,

@@ -20,6 +20,7 @@ use crate::media::boot_tree::{self, Loader};
 use crate::net::MacAddr;
 use crate::output::{self, Held};
 use crate::plan;
+use crate::serve::machine::There;
 
 /// The files of one generation.
 #[derive(Debug)]
@@ -149,6 +150,13 @@ impl Catalog {
 
     pub fn node(&self, name: &str) -> Option<&NodeEntry> {
         self.manifest.nodes.get(name)
+    }
+
+    /// What a grant of `node` must fit.
+    pub fn there(&self, node: &str) -> There<'_> {
+        let Some(entry) = self.node(node) else { return There::default() };
+        let daos = entry.boot.as_ref().and_then(|boot| boot.daos.as_deref());
+        There { daos, macs: &entry.macs }
     }
 
     /// How `node` boots; `None` for one without a MAC address.

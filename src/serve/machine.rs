@@ -75,7 +75,12 @@ pub struct Grant {
     /// Higher than every earlier one; at most 18 digits.
     pub id: u64,
     pub armed: Time,
+    /// Until when an installation may begin.
     pub expires: Time,
+    /// Of the NIC that the node boots by: what is armed is a machine, and names may go to another
+    /// one. `None` of grants before this was kept.
+    #[serde(default)]
+    pub mac: Option<String>,
     /// Gives up DAOS's filesystems too.
     pub wipe_daos: bool,
     /// Gives up what else is on the install disk.
@@ -99,15 +104,51 @@ pub struct Grant {
     pub generation: u64,
 }
 
+/// What the boot tree has for a node, which a grant must fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct There<'a> {
+    /// The version of DAOS, of a server.
+    pub daos: Option<&'a str>,
+    /// As the manifest has them.
+    pub macs: &'a [String],
+}
+
+/// How long an installation may take once it has begun, in seconds: mirrors are slow.
+pub const INSTALL_SECS: Time = 6 * 3600;
+
 impl Grant {
-    /// Why servers are not installed with the version of DAOS in the boot tree, `there`.
-    fn refusal_of(&self, there: Option<&str>) -> Option<String> {
-        let (wanted, there) = self.daos.as_deref().zip(there)?;
-        (wanted != there).then(|| {
+    /// Why a node is not installed with what is in the boot tree.
+    fn refusal_of(&self, there: There<'_>) -> Option<String> {
+        if let Some(mac) = self.mac.as_ref().filter(|mac| !there.macs.contains(mac)) {
+            return Some(format!(
+                "armed for the machine with MAC {mac}, but the boot tree has {}: disarm, and arm again",
+                there.macs.join(", ")
+            ));
+        }
+        let version = |daos: Option<&str>| match daos {
+            Some(daos) => format!("DAOS {daos}"),
+            None => "no server of DAOS".to_owned(),
+        };
+        (self.daos.as_deref() != there.daos).then(|| {
             format!(
-                "armed for DAOS {wanted}, but the boot tree has {there}: disarm, and arm all servers"
+                "armed for {}, but the boot tree has {}: disarm, and arm all servers",
+                version(self.daos.as_deref()),
+                version(there.daos),
             )
         })
+    }
+
+    /// When it ends: what has begun in time may go on.
+    pub fn ends(&self) -> Time {
+        match self.attempts {
+            0 => self.expires,
+            _ => self.expires.max(self.last_attempt + INSTALL_SECS),
+        }
+    }
+
+    /// What is kept of it when nothing installs with it any more.
+    fn used(self) -> Installed {
+        Installed { grant: self.id, daos: self.daos, event: self.event }
     }
 }
 
@@ -230,7 +271,12 @@ impl Record {
         };
         let reason_before = match self.grant.take() {
             Some(unused) if unused.attempts == 0 => unused.reason_before,
-            _ => self.reason.take(),
+            Some(used) => {
+                // If the new one is taken away unused, what the machine says counts again.
+                self.installed = Some(used.used());
+                self.reason.take()
+            }
+            None => self.reason.take(),
         };
         self.last_grant = grant.id;
         self.grant = Some(Grant { before, reason_before, ..grant });
@@ -247,8 +293,12 @@ impl Record {
 
     /// Takes away a grant whose time is over; whether there was one.
     pub fn expire(&mut self, now: Time) -> bool {
-        self.grant.as_ref().is_some_and(|grant| now >= grant.expires)
-            && self.end_grant("its grant expired", now)
+        self.has_expired(now) && self.end_grant("its grant expired", now)
+    }
+
+    /// Whether the node has a grant whose time is over.
+    pub fn has_expired(&self, now: Time) -> bool {
+        self.grant.as_ref().is_some_and(|grant| now >= grant.ends())
     }
 
     fn end_grant(&mut self, why: &str, now: Time) -> bool {
@@ -259,9 +309,8 @@ impl Record {
             self.enter(grant.before, now);
         } else {
             // Its token stays: what the machine has to say is still of interest.
-            self.installed =
-                Some(Installed { grant: grant.id, daos: grant.daos, event: grant.event });
-            self.reason = Some(format!("{why} before the installation ended"));
+            self.installed = Some(grant.used());
+            self.reason = Some(format!("{why} before the installation ended: arm it again"));
             self.enter(State::Failed, now);
         }
         true
@@ -269,18 +318,19 @@ impl Record {
 
     /// What the node would get if it asked now. Changes nothing.
     ///
-    /// `daos` is the version in the boot tree, of a server.
-    pub fn boot(&self, daos: Option<&str>, limits: Limits, now: Time) -> Boot {
-        let Some(grant) = self.grant.as_ref().filter(|grant| now < grant.expires) else {
+    /// `there` is what the boot tree has for it.
+    pub fn boot(&self, there: There<'_>, limits: Limits, now: Time) -> Boot {
+        let Some(grant) = self.grant.as_ref().filter(|grant| now < grant.ends()) else {
             return Boot::Disk;
         };
-        if let Some(message) = grant.refusal_of(daos) {
+        if let Some(message) = grant.refusal_of(there) {
             return Boot::Halt { message };
         }
         if grant.attempts >= limits.attempts && !self.is_same_boot(grant, now) {
             return Boot::Halt {
                 message: format!(
-                    "the installation did not end {} times: look for the cause, then arm again",
+                    "the installation did not end {} times: look for the cause, then arm again; \
+                     or disarm it, if it is installed and only its reports are lost",
                     grant.attempts
                 ),
             };
@@ -295,18 +345,19 @@ impl Record {
     fn is_same_boot(&self, grant: &Grant, now: Time) -> bool {
         grant.attempts > 0
             && !grant.is_heard
-            && now.saturating_sub(grant.last_attempt) < SAME_BOOT_SECS
+            // A clock may have gone back.
+            && (0..SAME_BOOT_SECS).contains(&now.saturating_sub(grant.last_attempt))
     }
 
     /// Hands out a boot script: an attempt begins, unless this is still the last one.
     pub fn start_boot(
         &mut self,
-        daos: Option<&str>,
+        there: There<'_>,
         generation: u64,
         limits: Limits,
         now: Time,
     ) -> Boot {
-        let boot = self.boot(daos, limits, now);
+        let boot = self.boot(there, limits, now);
         match &boot {
             Boot::Disk => {}
             Boot::Halt { message } => {
@@ -333,16 +384,16 @@ impl Record {
 
     /// What the node gets that asks for its kickstart: as for its boot script, but the attempt that
     /// runs goes on, which may be the last one. Changes nothing.
-    pub fn kickstart(&self, daos: Option<&str>, limits: Limits, now: Time) -> Boot {
+    pub fn kickstart(&self, there: There<'_>, limits: Limits, now: Time) -> Boot {
         match self.state {
-            State::Installing => self.boot(daos, Limits { attempts: u32::MAX }, now),
-            _ => self.boot(daos, limits, now),
+            State::Installing => self.boot(there, Limits { attempts: u32::MAX }, now),
+            _ => self.boot(there, limits, now),
         }
     }
 
     /// Whether what an installation needs may be given to it: its secrets.
     pub fn may_install(&self, now: Time) -> bool {
-        self.grant.as_ref().is_some_and(|grant| now < grant.expires)
+        self.grant.as_ref().is_some_and(|grant| now < grant.ends())
     }
 
     /// The generation that an installation which has begun takes its files from.
@@ -377,10 +428,18 @@ impl Record {
         if let Some(grant) = &mut self.grant {
             grant.is_heard = true;
         }
-        self.step.clone_from(&event.step);
+        let is_up = matches!(self.state, State::Installed | State::Firstboot | State::Ready);
         match event.origin {
-            Origin::Installer => self.installer_event(event, now),
-            Origin::Node => self.node_event(event, now),
+            // It comes late, or twice.
+            Origin::Installer if is_up && self.grant.is_none() => {}
+            Origin::Installer => {
+                self.step.clone_from(&event.step);
+                self.installer_event(event, now);
+            }
+            Origin::Node => {
+                self.step.clone_from(&event.step);
+                self.node_event(event, now);
+            }
         }
     }
 
@@ -432,8 +491,7 @@ impl Record {
     /// The installation is on the disk: nothing installs with this grant any more.
     fn close_grant(&mut self) {
         if let Some(grant) = self.grant.take() {
-            self.installed =
-                Some(Installed { grant: grant.id, daos: grant.daos, event: grant.event });
+            self.installed = Some(grant.used());
         }
     }
 }

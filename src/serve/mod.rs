@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 
 use crate::manifest::FileEntry;
-use crate::media::boot_tree::{self, Loader};
+use crate::media::boot_tree;
 use crate::net::MacAddr;
 use crate::serve::catalog::{Access, Catalog, Item};
 use crate::serve::machine::{Boot, Limits, State, Time};
@@ -87,6 +87,9 @@ pub struct Asker<'a> {
     pub address: Option<IpAddr>,
     /// The addresses of `X-RHN-Provisioning-MAC-*`; empty if there are none.
     pub macs: Vec<MacAddr>,
+    /// Which node it says it is (`X-Nodeforge-Node`). Nobody is believed for it: it tells only
+    /// which generation's files fit.
+    pub node: Option<&'a str>,
     /// What follows `Authorization: Bearer`.
     pub token: Option<&'a str>,
     /// `http` or `tftp`, for the timeline.
@@ -203,7 +206,7 @@ impl Server {
     }
 
     /// The generation that answers a request: that of the installation it belongs to, by the
-    /// node in the path or else by the address it comes from, so that a kickstart and what it
+    /// node in the path, else the one it says it is, or else by the address it comes from, so that a kickstart and what it
     /// refers to fit whatever is published meanwhile; the current one for everybody else.
     fn catalog_for(&self, path: &str, asker: &Asker<'_>) -> Arc<Catalog> {
         let current = self.catalog();
@@ -213,8 +216,8 @@ impl Server {
         }
         let named = path.strip_prefix("nodes/").and_then(|rest| rest.split_once('/'));
         let named = named.or_else(|| path.strip_prefix("secret/")?.split_once('.'));
-        let node = match (named, asker.address) {
-            (Some((node, _)), _) => Some(node),
+        let node = match (named.map(|(node, _)| node).or(asker.node), asker.address) {
+            (Some(node), _) => Some(node),
             (None, Some(IpAddr::V4(address))) => current.node_of_address(address).map(|it| &**it),
             _ => None,
         };
@@ -237,8 +240,7 @@ impl Server {
         let node = catalog.node_of_mac(mac)?;
         // What another process has just changed is better known late than not at all.
         _ = self.store.refresh().await;
-        let daos = catalog.boot_of(node)?.daos.as_deref();
-        Some(self.store.record(node).boot(daos, self.limits, now()))
+        Some(self.store.record(node).boot(catalog.there(node), self.limits, now()))
     }
 
     /// Notes a sign of life in the timeline of the node with this MAC address, such as `dhcp`,
@@ -276,13 +278,15 @@ impl Server {
     ///
     /// Says why it is not sent.
     pub async fn fetch(&self, path: &str, asker: &Asker<'_>) -> Result<Served, Refusal> {
-        let catalog = self.catalog_for(path, asker);
-        let item = catalog.find(path).ok_or_else(|| unknown(&catalog, path))?;
-        if let Access::Script(mac, loader) = item.access {
-            let catalog = self.catalog();
-            let item = catalog.find(path).ok_or(Refusal::Unknown)?;
-            return self.boot_script(&catalog, &item, mac, loader, asker).await;
+        // A boot script begins an installation, so it is that of now, whatever began before.
+        let current = self.catalog();
+        let is_script = |item: &Item| matches!(item.access, Access::Script(..));
+        if let Some(item) = current.find(path).filter(is_script) {
+            return self.boot_script(&current, &item, asker).await;
         }
+        let catalog = self.catalog_for(path, asker);
+        let found = catalog.find(path).filter(|item| !is_script(item));
+        let item = found.ok_or_else(|| unknown(&catalog, path))?;
         self.require_access(&catalog, &item, asker).await?;
         let file = catalog.open(&item).map_err(|fault| {
             // Paths of this machine are its own affair.
@@ -373,9 +377,11 @@ impl Server {
             return Err(Refusal::Forbidden(format!("this is {node}'s, and another machine asks")));
         }
         self.store.refresh().await.map_err(not_ready)?;
-        let daos = catalog.boot_of(node).and_then(|boot| boot.daos.as_deref());
         let boot = self.store.with_record(node, |record| {
-            record.map_or(Boot::Disk, |record| record.kickstart(daos, self.limits, now()))
+            let of = |record: &machine::Record| {
+                record.kickstart(catalog.there(node), self.limits, now())
+            };
+            record.map_or(Boot::Disk, of)
         });
         match boot {
             Boot::Install(_) => Ok(()),
@@ -392,25 +398,31 @@ impl Server {
         &self,
         catalog: &Arc<Catalog>,
         item: &Item,
-        mac: MacAddr,
-        loader: Loader,
         asker: &Asker<'_>,
     ) -> Result<Served, Refusal> {
+        let Access::Script(mac, loader) = item.access else { return Err(Refusal::Unknown) };
         let node = catalog.node_of_mac(mac).ok_or(Refusal::Unknown)?;
         let boot = catalog.boot_of(node).ok_or(Refusal::Unknown)?;
         self.store.refresh().await.map_err(not_ready)?;
+        let is_wanted = self.store.with_record(node, |record| {
+            let boot = record.map(|it| it.boot(catalog.there(node), self.limits, now()));
+            matches!(boot, Some(Boot::Install(_)))
+        });
+        // Before an attempt begins: one that cannot be had is none.
+        let built = match is_wanted {
+            true => installer_script(catalog, item, node, &boot.arguments)?,
+            false => String::new(),
+        };
         let decision = self.decide(catalog, node, asker).await.map_err(not_ready)?;
         let text = match decision {
             Boot::Disk => boot_tree::disk_script(loader, node, &boot.disk_boot),
             Boot::Halt { message } => boot_tree::halt_script(loader, node, &message),
             Boot::Install(install) => {
-                let built = read_text(catalog, item).map_err(not_ready)?;
-                if !built.contains(&boot.arguments) {
-                    return Err(Refusal::NotReady(format!(
-                        "the boot menu of {node} lacks the installer's arguments: its template in \
-                         the site's folder must have {{{{arguments}}}}"
-                    )));
-                }
+                // It was armed in this moment.
+                let built = match built.is_empty() {
+                    true => installer_script(catalog, item, node, &boot.arguments)?,
+                    false => built,
+                };
                 let words = self.words(node, &install, boot.needs_token);
                 built.replace(&boot.arguments, &format!("{} {words}", boot.arguments))
             }
@@ -420,18 +432,22 @@ impl Server {
     }
 
     /// The decision for a boot script, which begins an attempt if it is to install.
-    async fn decide(&self, catalog: &Catalog, node: &Arc<str>, asker: &Asker<'_>) -> Result<Boot> {
-        let daos = catalog.boot_of(node).and_then(|boot| boot.daos.clone());
-        let (limits, generation) = (self.limits, catalog.number());
-        let peeked = self
-            .store
-            .with_record(node, |record| record.map(|it| it.boot(daos.as_deref(), limits, now())));
+    async fn decide(
+        &self,
+        catalog: &Arc<Catalog>,
+        node: &Arc<str>,
+        asker: &Asker<'_>,
+    ) -> Result<Boot> {
+        let limits = self.limits;
+        let peeked = self.store.with_record(node, |record| {
+            record.map(|it| it.boot(catalog.there(node), limits, now()))
+        });
         match peeked {
             None | Some(Boot::Disk) => return Ok(Boot::Disk),
             Some(boot) if asker.only_looks => return Ok(boot),
             Some(_) => {}
         }
-        let node = Arc::clone(node);
+        let (node, catalog) = (Arc::clone(node), Arc::clone(catalog));
         let detail = match asker.address {
             Some(address) => format!("{} to {address}", asker.protocol),
             None => asker.protocol.to_owned(),
@@ -439,7 +455,8 @@ impl Server {
         let change = self.store.change(move |change| {
             let mut record = change.record(&node);
             let before = record.clone();
-            let boot = record.start_boot(daos.as_deref(), generation, limits, now());
+            let there = catalog.there(&node);
+            let boot = record.start_boot(there, catalog.number(), limits, now());
             if record != before {
                 let detail = record.reason.clone().unwrap_or(detail);
                 change.note(&node, &server_entry("boot script", record.state, detail))?;
@@ -499,6 +516,30 @@ fn server_entry(step: &str, state: State, detail: String) -> Entry {
         detail,
         ..Entry::default()
     }
+}
+
+/// The boot script that was built, which has `arguments`. What is wrong is said where the server
+/// runs: boot loaders do not show the text of an error.
+fn installer_script(
+    catalog: &Catalog,
+    item: &Item,
+    node: &str,
+    arguments: &str,
+) -> Result<String, Refusal> {
+    let read = read_text(catalog, item).and_then(|built| {
+        anyhow::ensure!(
+            built.contains(arguments),
+            "the boot menu of {node} lacks the installer's arguments: its template in the site's \
+             folder must have {{{{arguments}}}}"
+        );
+        Ok(built)
+    });
+    read.map_err(|fault| {
+        eprintln!("warning: {node} cannot be installed: {fault:#}");
+        Refusal::NotReady(format!(
+            "the boot script of {node} cannot be sent; the server says why where it runs"
+        ))
+    })
 }
 
 fn read_text(catalog: &Catalog, item: &Item) -> Result<String> {

@@ -228,14 +228,8 @@ async fn watch_others(server: Arc<Server>) {
 
 /// Takes away the grants whose time is over.
 async fn end_expired(server: &Server) -> Result<()> {
-    let is_over = |node: &&String| {
-        server.store.with_record(node, |record| {
-            let grant = record.and_then(|record| record.grant.as_ref());
-            grant.is_some_and(|grant| now() >= grant.expires)
-        })
-    };
-    let catalog = server.catalog();
-    let over: Vec<String> = catalog.manifest().nodes.keys().filter(is_over).cloned().collect();
+    // Of nodes, too, that no manifest has any more.
+    let over = server.store.nodes_where(|record| record.has_expired(now()));
     if over.is_empty() {
         return Ok(());
     }

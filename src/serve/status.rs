@@ -116,7 +116,7 @@ impl<'a> NodeStatus<'a> {
     pub fn of(name: &'a str, node: &'a NodeEntry, record: &Record, timeline: Vec<Entry>) -> Self {
         let grant = record.grant.as_ref().map(|grant| GrantStatus {
             id: grant.id,
-            expires: grant.expires,
+            expires: grant.ends(),
             attempts: grant.attempts,
             wipe_daos: grant.wipe_daos,
         });

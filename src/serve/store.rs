@@ -231,6 +231,13 @@ impl Store {
         look(records.get(node).map(|record| &**record))
     }
 
+    /// The nodes whose records `is_one` holds for, whether the boot tree still has them or not.
+    pub fn nodes_where(&self, is_one: impl Fn(&Record) -> bool) -> Vec<Arc<str>> {
+        let records = self.shared.records.read().expect("no writer panics");
+        let found = records.iter().filter(|(_, record)| is_one(record));
+        found.map(|(node, _)| Arc::clone(node)).collect()
+    }
+
     /// The generations that installations which have begun take their files from.
     pub fn in_use(&self) -> BTreeSet<u64> {
         let records = self.shared.records.read().expect("no writer panics");

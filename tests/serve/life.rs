@@ -2,7 +2,7 @@
 
 use nodeforge::format::digest::Digest;
 use nodeforge::serve::machine::{
-    ArmError, Boot, Event, Grant, Install, Limits, Origin, Record, State, Time,
+    ArmError, Boot, Event, Grant, INSTALL_SECS, Install, Limits, Origin, Record, State, There, Time,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -50,6 +50,7 @@ fn grant(id: u64, now: Time) -> Grant {
         id,
         armed: now,
         expires: now + 86_400,
+        mac: None,
         wipe_daos: false,
         overwrite: false,
         daos: None,
@@ -104,10 +105,10 @@ impl World {
         if self.stored.is_some() && !self.is_network_first && !is_chosen {
             return self.run_system();
         }
-        let boot = self.record.start_boot(None, 1, LIMITS, self.now);
+        let boot = self.record.start_boot(There::default(), 1, LIMITS, self.now);
         if self.chances.hit(20) {
             // PXELINUX and GRUB may ask twice.
-            let again = self.record.start_boot(None, 1, LIMITS, self.now + 2);
+            let again = self.record.start_boot(There::default(), 1, LIMITS, self.now + 2);
             assert_eq!(again, boot);
         }
         self.log.push(format!("boot {boot:?}"));
@@ -234,8 +235,10 @@ fn reboots_crashes_and_lost_reports_never_reinstall_and_never_leave_a_node_stuck
             let installs_before = world.n_installs.len();
             for _ in 0..8 {
                 world.power_on();
-                let is_halted =
-                    matches!(world.record.boot(None, LIMITS, world.now + 60), Boot::Halt { .. });
+                let is_halted = matches!(
+                    world.record.boot(There::default(), LIMITS, world.now + 60),
+                    Boot::Halt { .. }
+                );
                 if is_halted {
                     world.arm();
                 }
@@ -253,9 +256,9 @@ fn any_event_of_the_installed_system_closes_the_grant() {
     for state in ["started", "done", "warning", "failed", "waiting", "reboot", "ready"] {
         let mut record = Record::default();
         record.arm(grant(7, 100), 100).unwrap();
-        record.start_boot(None, 1, LIMITS, 200);
+        record.start_boot(There::default(), 1, LIMITS, 200);
         record.event(&event(Origin::Node, "10-owners", state, "b".into()), 300);
-        assert_eq!(record.boot(None, LIMITS, 400), Boot::Disk, "{state}");
+        assert_eq!(record.boot(There::default(), LIMITS, 400), Boot::Disk, "{state}");
         assert!(!record.opens_secrets(&token("secret", 7), 400), "{state}");
         assert!(record.may_report(&token("event", 7)), "{state}");
     }
@@ -265,11 +268,11 @@ fn any_event_of_the_installed_system_closes_the_grant() {
 fn a_grant_expires_and_leaves_what_was() {
     let mut record = Record::default();
     record.arm(grant(1, 100), 100).unwrap();
-    record.start_boot(None, 1, LIMITS, 200);
+    record.start_boot(There::default(), 1, LIMITS, 200);
     record.event(&event(Origin::Node, "ready", "ready", "b".into()), 300);
     record.arm(grant(2, 1000), 1000).unwrap();
     assert!(!record.expire(1000 + 86_399));
-    assert_eq!(record.boot(None, LIMITS, 1000 + 86_400), Boot::Disk);
+    assert_eq!(record.boot(There::default(), LIMITS, 1000 + 86_400), Boot::Disk);
     assert!(!record.opens_secrets(&token("secret", 2), 1000 + 86_400));
     assert!(record.expire(1000 + 86_400));
     assert_eq!(record.state, State::Ready);
@@ -278,10 +281,46 @@ fn a_grant_expires_and_leaves_what_was() {
 }
 
 #[test]
+fn an_installation_that_began_in_time_may_end() {
+    let mut record = Record::default();
+    record.arm(grant(1, 100), 100).unwrap();
+    let begin = 100 + 86_399;
+    record.start_boot(There::default(), 1, LIMITS, begin);
+    let end = begin + INSTALL_SECS;
+    assert!(record.may_install(end - 1) && !record.expire(end - 1));
+    assert!(matches!(record.boot(There::default(), LIMITS, end - 1), Boot::Install(_)));
+    assert!(!record.may_install(end) && record.expire(end));
+    assert_eq!(record.state, State::Failed);
+    assert!(record.reason.unwrap().ends_with("arm it again"));
+}
+
+#[test]
+fn arming_and_disarming_leaves_a_machine_its_voice() {
+    let mut record = Record::default();
+    record.arm(grant(1, 100), 100).unwrap();
+    record.start_boot(There::default(), 1, LIMITS, 200);
+    record.event(&event(Origin::Installer, "disk", "refused", String::new()), 300);
+    record.arm(grant(2, 400), 400).unwrap();
+    assert!(record.may_report(&token("event", 2)));
+    assert!(record.disarm(500));
+    assert!(record.may_report(&token("event", 1)));
+}
+
+#[test]
+fn a_clock_that_went_back_does_not_make_two_boots_one() {
+    let mut record = Record::default();
+    record.arm(grant(1, 100), 100).unwrap();
+    for now in [300, 200, 150] {
+        record.start_boot(There::default(), 1, LIMITS, now);
+    }
+    assert_eq!(record.grant.unwrap().attempts, 3);
+}
+
+#[test]
 fn a_grant_that_is_not_used_leaves_the_reason_of_a_failure() {
     let mut record = Record::default();
     record.arm(grant(1, 100), 100).unwrap();
-    record.start_boot(None, 1, LIMITS, 200);
+    record.start_boot(There::default(), 1, LIMITS, 200);
     record.event(&event(Origin::Node, "storage", "failed", "b".into()), 300);
     let reason = record.reason.clone();
     assert!(reason.is_some());

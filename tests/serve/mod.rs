@@ -19,6 +19,7 @@ mod lasting;
 mod life;
 mod node;
 mod page;
+mod rebuilt;
 mod reports;
 mod storm;
 mod tftp;

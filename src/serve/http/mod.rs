@@ -252,6 +252,7 @@ fn asker<'a>(headers: &'a HeaderMap, method: &Method, peer: IpAddr) -> Asker<'a>
     Asker {
         address: Some(peer.to_canonical()),
         macs: provisioning_macs(headers),
+        node: headers.get("x-nodeforge-node").and_then(|value| value.to_str().ok()),
         token: bearer(headers),
         protocol: "http",
         only_looks: *method == Method::HEAD,
