@@ -426,6 +426,53 @@ fn a_rollback_to_what_is_not_whole_is_refused() {
     refused(&["1"], "generation 1 cannot be made current: reading out/generations/1/manifest.json");
 }
 
+/// A build of some nodes, after a change that reaches all: the others keep what is inside their
+/// kickstarts and their menus, with nothing known of what they were made from.
+#[test]
+fn nodes_that_are_not_built_are_as_they_were_and_told_so() {
+    let lab = Lab::new();
+    lab.build(&[("Asia/Shanghai", "UTC")]);
+    assert_eq!(lab.run(&["rollback"]).0, 0);
+    let menus = |mac: &str| {
+        let menu = lab.out().join(format!("current/pxe/ipxe/52-54-00-03-00-{mac}.ipxe"));
+        fs::read_to_string(menu).ok()
+    };
+    let before = ["11", "13"].map(menus);
+    // Node 0 keeps the MAC address it was built with, too.
+    lab.edit(&[
+        ("Asia/Shanghai", "Europe/Berlin"),
+        ("ttyS0,115200", "ttyS1,9600"),
+        ("52:54:00:03:00:11", "52:54:00:03:00:98"),
+    ]);
+    let (code, _, said) =
+        lab.run(&["build", "new.toml", "--cache", "none", "--only", "node1", "-o", "out"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("warning: the layer common is another one now, and 2 nodes"), "{said}");
+    assert_eq!(["11", "13"].map(menus), before);
+    assert!(menus("12").unwrap().contains("ttyS1,9600"));
+    assert_eq!(menus("98"), None);
+    assert_eq!(lab.run(&["verify"]).0, 0);
+
+    let (_, told, _) = lab.run(&["diff", "1", "3"]);
+    assert!(told.contains("layer common, 1 node node1: files"), "{told}");
+    let (_, told, _) = lab.run(&["diff", "new.toml"]);
+    assert!(told.contains("layer common, an older one"), "{told}");
+    assert!(told.ends_with("; nothing 1 node node1\n"), "{told}");
+}
+
+#[test]
+fn a_mac_address_does_not_go_to_a_node_while_the_other_one_keeps_it() {
+    let lab = Lab::new();
+    let swap = [("03:00:11", "03:00:97"), ("03:00:12", "03:00:11"), ("03:00:97", "03:00:12")];
+    lab.edit(&swap);
+    let (code, _, said) =
+        lab.run(&["build", "new.toml", "--cache", "none", "--only", "node1", "-o", "out"]);
+    assert_eq!(code, 1);
+    let reason = "52:54:00:03:00:11 of node1 is still node0's, which is not built";
+    assert!(said.contains(reason), "{said}");
+    assert_eq!(lab.current(), "generations/1");
+}
+
 /// Another first byte: neither size nor mode tell.
 fn flip_first_byte(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
@@ -453,6 +500,13 @@ fn what_verify_finds_a_fresh_build_mends() {
     assert_eq!(lab.run(&["build", "lab3.toml", "--cache", "none", "--fresh"]).0, 0);
     let (code, found, _) = verified();
     assert_eq!((code, &*found), (0, ""));
+
+    // What is plainly lost is seen by any build.
+    fs::remove_dir_all(fs::canonicalize(current.join("nodes/node1")).unwrap()).unwrap();
+    let (code, _, said) = lab.run(&["build", "lab3.toml", "--cache", "none"]);
+    assert_eq!(code, 0);
+    assert!(said.contains("is up to date: "), "{said}");
+    assert!(said.contains("; 1 folder was damaged and made anew"), "{said}");
 }
 
 /// A layer inside kickstarts is read, so that its damage is seen.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
 use crate::build::target::{Before, Target};
@@ -25,9 +25,11 @@ use crate::manifest::{
 };
 use crate::media::boot_tree::{self, KindMenus, Stage2};
 use crate::media::install_archive::{self, Handed};
-use crate::output::{Contents, Inputs, NewFile, Output, Published, Remarks, Whole};
+use crate::net::MacAddr;
+use crate::output::{Contents, Filling, Inputs, NewFile, Output, Published, Remarks, Whole};
 use crate::plan::{self, Group, Plan};
 use crate::progress::Progress;
+use crate::range::NodeName;
 use crate::render::install::NodeFiles;
 use crate::render::kickstart::EmbeddedFile;
 use crate::render::prepared::{NodeRenderer, Prepared};
@@ -79,6 +81,8 @@ pub struct Built {
     pub size: ByteSize,
     /// Against the generation before; `None` for the first one, where all is new.
     pub changes: Option<ListedChanges>,
+    /// Shared layers that are other than before, and how many nodes have them that were not built.
+    pub beyond: BTreeMap<String, usize>,
 }
 
 /// Why a build stopped.
@@ -116,7 +120,11 @@ pub fn build(
     require_free(input, &output)?;
     let (manifest, made_from) = make(input, &output, &known, progress)?;
     let changes = output.current().map(|current| ListedChanges::between(current, &manifest));
-    let built = Built::of(&manifest, Published::Unchanged { generation: 0 }, changes);
+    let beyond = output.current().map(|current| beyond(input.plan, current, &manifest));
+    let built = Built {
+        beyond: beyond.unwrap_or_default(),
+        ..Built::of(&manifest, Published::Unchanged { generation: 0, n_mended: 0 }, changes)
+    };
     let published = output.publish(manifest, &made_from)?;
     Ok(Built { published, ..built })
 }
@@ -126,7 +134,7 @@ pub fn build(
 pub fn unchanged(output: &Output, whole: Digest) -> Option<Built> {
     let is_same = output.made_from().is_some_and(|made_from| made_from.digest == whole);
     let (generation, manifest) = is_same.then(|| output.untouched())??;
-    let published = Published::Unchanged { generation };
+    let published = Published::Unchanged { generation, n_mended: 0 };
     Some(Built::of(manifest, published, Some(ListedChanges::default())))
 }
 
@@ -171,6 +179,20 @@ fn make(
     Ok((manifest, made_from))
 }
 
+/// What a build of some nodes changes for the others, which [`Built::beyond`] tells.
+fn beyond(plan: &Plan, before: &Manifest, now: &Manifest) -> BTreeMap<String, usize> {
+    let is_other = |layer: &&String| {
+        let digest = |manifest: &Manifest| manifest.layers.get(*layer).map(|it| it.digest);
+        digest(before).is_some() && digest(before) != digest(now)
+    };
+    let carried = plan.carried.iter().filter_map(|name| now.nodes.get(name.as_str()));
+    let mut beyond = BTreeMap::new();
+    for layer in carried.flat_map(|node| node.layers.iter().filter(is_other)) {
+        *beyond.entry(layer.clone()).or_default() += 1;
+    }
+    beyond
+}
+
 /// Takes over the nodes that are not built, with the layers that only they have.
 fn carry(
     input: &BuildInput<'_>,
@@ -182,16 +204,28 @@ fn carry(
     let was_built =
         |name: &str| target.before().is_some_and(|before| before.nodes.contains_key(name));
     let mut layers = BTreeMap::new();
+    let mut macs = BTreeMap::new();
     for name in input.plan.carried.iter().filter(|name| was_built(name.as_str())) {
         let node = target.carry_node(name.as_str())?;
         for layer in node.layers.iter().filter(|layer| !manifest.layers.contains_key(*layer)) {
             layers.insert(layer.clone(), target.carry_layer(layer)?);
         }
+        macs.extend(node.macs.iter().map(|mac| (mac.clone(), name)));
         manifest.nodes.insert(name.to_string(), node);
         let inputs = known.nodes.get_key_value(name.as_str());
         made_from.nodes.extend(inputs.map(|(name, digest)| (name.clone(), *digest)));
     }
     manifest.layers.extend(layers);
+    for node in input.plan.groups.iter().flat_map(|group| &group.nodes) {
+        let node = &input.cluster.nodes[*node];
+        let taken = node.nics.iter().find_map(|nic| macs.get_key_value(&nic.mac?.to_string()));
+        if let Some((mac, other)) = taken {
+            bail!(
+                "{mac} of {} is still {other}'s, which is not built: build without --only",
+                node.name
+            );
+        }
+    }
     Ok(())
 }
 
@@ -214,6 +248,7 @@ impl Built {
             n_artifacts: totals.n_artifacts,
             size: ByteSize::from_bytes(totals.n_bytes),
             changes,
+            beyond: BTreeMap::new(),
         }
     }
 }
@@ -247,12 +282,26 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// A node's folder is some 100 KiB and, with its links in the boot tree, a dozen files.
+/// A node's folder is some 100 KiB and, with its links in the boot tree, a dozen files. Those that
+/// were built before may be as they were, and then take their links and no more; so do images.
 fn require_free(input: &BuildInput<'_>, output: &Output) -> Result<()> {
     let n_nodes = input.plan.n_nodes() as u64;
-    let images: u64 = input.images.values().map(CachedImages::size).sum();
-    let repositories: u64 = input.repositories.values().map(Unpacked::size).sum();
-    let needed = ByteSize::from_bytes(n_nodes * (128 << 10) + (16 << 20) + images + repositories);
+    let before = output.current();
+    let is_new = |at: &&usize| {
+        let name = input.cluster.nodes[**at].name.as_str();
+        before.is_none_or(|before| !before.nodes.contains_key(name))
+    };
+    let n_new =
+        input.plan.groups.iter().flat_map(|group| &group.nodes).filter(is_new).count() as u64;
+    let taken: u64 = match before {
+        Some(_) => 0,
+        None => {
+            let images: u64 = input.images.values().map(CachedImages::size).sum();
+            images + input.repositories.values().map(Unpacked::size).sum::<u64>()
+        }
+    };
+    let needed =
+        ByteSize::from_bytes(n_new * (128 << 10) + n_nodes * (4 << 10) + (16 << 20) + taken);
     let n_packages: usize = input.repositories.values().map(|it| it.files.len()).sum();
     output.require_free(needed, n_nodes * 12 + 100 + n_packages as u64)
 }
@@ -623,7 +672,12 @@ fn build_boot_tree(
     // Made when a kind's first node wants one.
     let menus: Vec<OnceLock<KindMenus<'_>>> =
         input.cluster.kinds.iter().map(|_| OnceLock::new()).collect();
+    let carried: BTreeSet<&str> = input.plan.carried.iter().map(NodeName::as_str).collect();
     input.cluster.nodes.par_iter().try_for_each(|node| -> Result<(), BuildError> {
+        if carried.contains(node.name.as_str()) {
+            // As it was, with the MAC address it had; one that was never built has none.
+            return Ok(keep_menus(target, &tree, node.name.as_str())?);
+        }
         let mac = input.cluster.boot_mac(node);
         if let Some(mac) = mac.filter(|_| before.is_same_node(node.name.as_str(), made_from))
             && tree.keep(&boot_tree::node_paths(mac))
@@ -654,6 +708,21 @@ fn build_boot_tree(
     }
     let folder = tree.finish()?;
     Ok(PxeEntry { folder, pending: images.pending })
+}
+
+/// Takes over the boot menus of a node that is not built.
+fn keep_menus(target: &dyn Target, tree: &Filling<'_>, node: &str) -> Result<()> {
+    let entry = target.before().and_then(|before| before.nodes.get(node));
+    let Some(mac) = entry.filter(|it| it.boot.is_some()).and_then(|it| it.macs.first()) else {
+        return Ok(());
+    };
+    let mac: MacAddr =
+        mac.parse().with_context(|| format!("the manifest's MAC address of {node}"))?;
+    ensure!(
+        tree.keep(&boot_tree::node_paths(mac)),
+        "the boot menus of {node} were changed or lost; build without --only once"
+    );
+    Ok(())
 }
 
 fn kind_menus<'a>(input: &BuildInput<'a>, kind: usize) -> KindMenus<'a> {

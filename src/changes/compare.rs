@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use crate::changes::kickstart::{View, is_kind_layer, need_of, view};
+use crate::changes::kickstart::{View, embeds_layers, is_kind_layer, need_of, view};
 use crate::changes::shouts::{self, Cry};
 use crate::changes::text::{Difference, Identity};
 use crate::changes::{
@@ -209,7 +209,11 @@ impl Comparison<'_> {
                 let node = &self.nodes[*at];
                 has_it(before, node) && has_it(after, node)
             };
-            let nodes: Vec<usize> = (0..self.nodes.len()).filter(with_it).collect();
+            let mut nodes: Vec<usize> = (0..self.nodes.len()).filter(with_it).collect();
+            self.leave_out_old_inside(&mut nodes)?;
+            if nodes.is_empty() {
+                continue;
+            }
             let (old, new) = (self.old.layer(name)?, self.new.layer(name)?);
             let none = FileTree::default();
             let found = self.tree_changes(&Trees {
@@ -234,6 +238,24 @@ impl Comparison<'_> {
             });
         }
         Ok(changes)
+    }
+
+    /// Of nodes that have a new layer, leaves out those that were not built with it: their
+    /// kickstarts, with the layers inside, are as they were.
+    fn leave_out_old_inside(&self, nodes: &mut Vec<usize>) -> Result<()> {
+        let (before, after) = (self.old.manifest(), self.new.manifest());
+        let is_as_it_was = |at: &usize| {
+            let (before, after) = (&before.nodes[&self.nodes[*at]], &after.nodes[&self.nodes[*at]]);
+            let has_kickstart = after.folder.files.contains_key(plan::KICKSTART);
+            has_kickstart && before.folder.digest == after.folder.digest
+        };
+        // How layers travel is the cluster's to say: one node tells for all.
+        let Some(one) = nodes.iter().copied().find(is_as_it_was) else { return Ok(()) };
+        let kickstart = self.new.kickstart(&self.nodes[one])?;
+        if kickstart.is_some_and(|text| embeds_layers(&text)) {
+            nodes.retain(|at| !is_as_it_was(at));
+        }
+        Ok(())
     }
 
     /// What changed of the nodes' own, kind by kind, so that only two kinds' layers are in
@@ -373,6 +395,14 @@ impl Comparison<'_> {
                 let mut lines = lines_found(what, State::Changed, difference, need, identities);
                 lines.cries.extend(shouts::of_kickstart(old, new));
                 found.push(lines);
+            }
+        }
+        for (layer, digest) in &new.layers {
+            let is_same = |manifest: &Manifest| manifest.layers.get(layer).map(|it| it.digest);
+            let is_told = is_same(self.old.manifest()) != is_same(self.new.manifest());
+            if !is_told && old.layers.get(layer).is_some_and(|old| old != digest) {
+                // Of a node that was not built when the layer was.
+                found.push(unseen(format!("layer {layer}, an older one"), Need::Files));
             }
         }
         if old.hidden != new.hidden {

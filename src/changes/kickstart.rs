@@ -1,8 +1,10 @@
 //! What of a kickstart is somebody's decision, and what of that an installed node lacks.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::changes::Need;
+use crate::format::digest::Digest;
 
 /// A kickstart without what follows from other artefacts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub struct View {
     pub own: String,
     /// What nobody may see: the root password's hash, the bundle of secrets.
     pub hidden: String,
+    /// Digests of the archives of shared layers inside it, by layer.
+    pub layers: BTreeMap<String, Digest>,
 }
 
 /// The line between the scripts and the node's own part.
@@ -30,8 +34,13 @@ pub fn view(text: &str) -> View {
     while let Some(line) = lines.next() {
         if let Some(name) = line.strip_prefix(EMBEDDED) {
             let is_secret = name.starts_with("'secrets.");
-            let body = lines.by_ref().take_while(|line| *line != END);
-            body.filter(|_| is_secret).for_each(|line| view.hidden.push_str(line));
+            let body = lines.by_ref().take_while(|line| *line != END).collect::<String>();
+            if let Some(layer) = layer_of(name) {
+                view.layers.insert(layer.to_owned(), Digest::of(body.as_bytes()));
+            }
+            if is_secret {
+                view.hidden.push_str(&body);
+            }
         } else if line.starts_with("rootpw --iscrypted") || is_secret(line) {
             view.hidden.push_str(line);
         } else if let Some(layers) = line.strip_prefix("NF_LAYERS=") {
@@ -60,6 +69,17 @@ fn is_secret(line: &str) -> bool {
     let line = line.trim_end();
     line.split(|c| !is_of_hash(c)).any(is_hash)
         || (line.len() >= MIN_BASE64 && line.bytes().all(is_base64))
+}
+
+/// Whether shared layers travel inside the kickstart.
+pub fn embeds_layers(text: &str) -> bool {
+    text.lines().any(|line| line.strip_prefix(EMBEDDED).and_then(layer_of).is_some())
+}
+
+/// Of `'layer-common.tar.gz' <<…`: `common`.
+fn layer_of(rest: &str) -> Option<&str> {
+    let (layer, _) = rest.strip_prefix("'layer-")?.split_once(".tar.gz'")?;
+    Some(layer).filter(|layer| !is_kind_layer(layer))
 }
 
 /// Whether a layer is a kind's: its name follows from what is in it.
@@ -122,6 +142,7 @@ mod tests {
                   NF_LAYERS='common server'\nchoose_disk\n"
                 .to_owned(),
             hidden: "rootpw --iscrypted 's'\ns\n".to_owned(),
+            layers: BTreeMap::new(),
         };
         assert_eq!(view(&kickstart("0123456789ab", "a", "s")), expected);
         assert_eq!(view(&kickstart("ba9876543210", "b", "s")), expected);

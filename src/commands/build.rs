@@ -130,6 +130,12 @@ fn tell(
 ) -> Result<Outcome> {
     warn_of_pending(cluster, &ingredients.images, &args.cluster.cluster);
     tell_of_secrets(cluster, &ingredients.secrets);
+    for (layer, n_nodes) in &built.beyond {
+        eprintln!(
+            "warning: the layer {layer} is another one now, and {n_nodes} nodes that have it were not \
+             built: build without --only before they are installed"
+        );
+    }
     match args.json {
         true => print_json(built)?,
         false => describe(built, args, started),
@@ -380,7 +386,7 @@ fn tell_of_secrets(cluster: &Cluster, secrets: &[KindSecrets]) {
 
 fn print_json(built: &Built) -> Result<()> {
     let (state, generation, n_written, n_reused) = match built.published {
-        Published::Unchanged { generation } => ("unchanged", generation, 0, None),
+        Published::Unchanged { generation, n_mended } => ("unchanged", generation, n_mended, None),
         Published::New { generation, n_written, n_reused } => {
             ("new", generation, n_written, Some(n_reused))
         }
@@ -418,9 +424,14 @@ fn describe(built: &Built, args: &BuildArgs, started: Instant) {
     );
     let seconds = started.elapsed().as_secs_f64();
     match built.published {
-        Published::Unchanged { generation } => {
+        Published::Unchanged { generation, n_mended } => {
+            let mended = match n_mended {
+                0 => String::new(),
+                1 => "; 1 folder was damaged and made anew".to_owned(),
+                n_mended => format!("; {n_mended} folders were damaged and made anew"),
+            };
             eprintln!(
-                "{}: generation {generation} is up to date: {totals} ({seconds:.2} s)",
+                "{}: generation {generation} is up to date: {totals}{mended} ({seconds:.2} s)",
                 out.display()
             );
         }

@@ -239,8 +239,7 @@ impl Loader {
 /// The script that boots from disk. `disk_boot` is [`NodeBoot`]'s; what nobody knows is
 /// `exit`.
 pub fn disk_script(loader: Loader, node: &str, disk_boot: &str) -> String {
-    let known = DISK_BOOTS.iter().find(|(_, name)| *name == disk_boot);
-    let disk_boot = known.map_or(DiskBoot::Exit, |(known, _)| *known);
+    let disk_boot = disk_boot_of(disk_boot);
     match loader {
         Loader::Pxelinux => format!(
             "# {node} boots from disk.\nDEFAULT disk\nPROMPT 0\nTIMEOUT 10\n\nLABEL disk\n  LOCALBOOT {}\n",
@@ -257,20 +256,29 @@ pub fn disk_script(loader: Loader, node: &str, disk_boot: &str) -> String {
     }
 }
 
+fn disk_boot_of(name: &str) -> DiskBoot {
+    let known = DISK_BOOTS.iter().find(|(_, known)| *known == name);
+    known.map_or(DiskBoot::Exit, |(known, _)| *known)
+}
+
 /// The script that shows `message` and goes no further until a person comes. All but letters,
-/// digits and harmless marks is left out of the message: it stands in three languages.
-pub fn halt_script(loader: Loader, node: &str, message: &str) -> String {
+/// digits and harmless marks is left out of the message: it stands in three languages. `disk_boot`
+/// as for [`disk_script`], which that person may choose.
+pub fn halt_script(loader: Loader, node: &str, message: &str, disk_boot: &str) -> String {
+    let disk_boot = disk_boot_of(disk_boot);
     let is_harmless = |c: &char| c.is_ascii_alphanumeric() || " .,:;/()+=_-".contains(*c);
     let message: String = message.chars().filter(is_harmless).collect();
     match loader {
         Loader::Pxelinux => format!(
             "# {node} waits for a person.\nSAY nodeforge: {node}: {message}\nSAY Waiting for a person; Enter boots from disk.\n\
-             DEFAULT disk\nPROMPT 1\nTIMEOUT 0\n\nLABEL disk\n  LOCALBOOT -1\n"
+             DEFAULT disk\nPROMPT 1\nTIMEOUT 0\n\nLABEL disk\n  LOCALBOOT {}\n",
+            localboot(disk_boot)
         ),
         Loader::Grub => format!(
             "# {node} waits for a person.\nset timeout=-1\n\n\
              menuentry 'nodeforge: {node}: {message}' {{\n  true\n}}\n\n\
-             menuentry 'Boot from disk' {{\n  exit\n}}\n"
+             menuentry 'Boot from disk' {{\n{}\n}}\n",
+            grub_disk(disk_boot)
         ),
         Loader::Ipxe => format!(
             "#!ipxe\n:halt\necho nodeforge: {node}: {message}\n\

@@ -23,8 +23,12 @@ use crate::output::{
 /// What a publication did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// The current generation is what was built already; nothing was written.
-    Unchanged { generation: u64 },
+    /// The current generation is what was built already; nothing was written but what was lost.
+    Unchanged {
+        generation: u64,
+        /// Folders that were damaged or lost, and made anew.
+        n_mended: u64,
+    },
     /// Readers see a new generation.
     New {
         generation: u64,
@@ -61,11 +65,12 @@ impl Output {
             && !self.has_staged_secret()
             && generation.is_whole_with(&texts)
         {
-            if self.n_written.load(Ordering::Relaxed) > 0 {
-                self.sync()?; // Damaged folders were replaced.
+            let n_mended = self.n_written.load(Ordering::Relaxed);
+            if n_mended > 0 {
+                self.sync()?;
             }
             self.note_inputs(generation.number, inputs)?;
-            return Ok(Published::Unchanged { generation: generation.number });
+            return Ok(Published::Unchanged { generation: generation.number, n_mended });
         }
         let staged = self.stage_generation(&texts)?;
         let generation = self.swap(&staged)?;

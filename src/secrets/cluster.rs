@@ -135,9 +135,12 @@ fn root_hash(
 
 fn unreadable(reference: &Sited<SecretRef>, fault: &SecretError, reach: Reach) -> Diagnostic {
     let message = format!("{:#}", anyhow_chain(fault));
-    let mut diagnostic = Diagnostic::error(codes::SECRET_UNREADABLE, message)
-        .at(reference.span)
-        .help("`nodeforge secrets init` makes the secrets that do not exist yet");
+    let help = match fault.is_missing() {
+        true => "`nodeforge secrets init` makes the secrets that do not exist yet",
+        false => "run this as the user whose secrets they are, or mend what the message says",
+    };
+    let mut diagnostic =
+        Diagnostic::error(codes::SECRET_UNREADABLE, message).at(reference.span).help(help);
     diagnostic.severity = reach.severity();
     match reach {
         Reach::FilesOnly => diagnostic.note("`build` needs it and will refuse"),

@@ -44,6 +44,13 @@ pub enum SecretError {
     NotText(SecretRef),
 }
 
+impl SecretError {
+    /// Whether `nodeforge secrets init` would make it.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read(_, fault) if fault.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// Reads the secret that `reference` names; one newline at its end is taken off.
 ///
 /// For a command, this runs it: not for `check`, which has [`read_file_only`].

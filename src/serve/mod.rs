@@ -416,7 +416,9 @@ impl Server {
         let decision = self.decide(catalog, node, asker).await.map_err(not_ready)?;
         let text = match decision {
             Boot::Disk => boot_tree::disk_script(loader, node, &boot.disk_boot),
-            Boot::Halt { message } => boot_tree::halt_script(loader, node, &message),
+            Boot::Halt { message } => {
+                boot_tree::halt_script(loader, node, &message, &boot.disk_boot)
+            }
             Boot::Install(install) => {
                 // It was armed in this moment.
                 let built = match built.is_empty() {
