@@ -132,8 +132,12 @@ fn tell(
     tell_of_secrets(cluster, &ingredients.secrets);
     for (layer, n_nodes) in &built.beyond {
         eprintln!(
-            "warning: the layer {layer} is another one now, and {n_nodes} nodes that have it were not \
-             built: build without --only before they are installed"
+            "warning: the layer {layer} is another one now, and of the nodes that have it {n_nodes} \
+             not built: build without --only before they are installed",
+            n_nodes = match n_nodes {
+                1 => "1 was".to_owned(),
+                n_nodes => format!("{n_nodes} were"),
+            },
         );
     }
     match args.json {
