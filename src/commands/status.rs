@@ -1,6 +1,6 @@
 //! `nodeforge status`: how far the nodes are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,12 +74,19 @@ fn tell_of_strangers(args: &StatusArgs, state: &Path) -> Result<()> {
     let strangers = records.iter().filter(|(node, record)| {
         catalog.node(node).is_none() && record.grant.is_some() && !record.has_expired(now())
     });
-    let strangers: BTreeSet<NodeName> = strangers.map(|(node, _)| NodeName::new(&**node)).collect();
-    if !strangers.is_empty() {
-        let names = range::fold(&strangers);
+    let mut alike: BTreeMap<String, BTreeSet<NodeName>> = BTreeMap::new();
+    for (node, record) in strangers {
+        let state = match &record.reason {
+            Some(reason) => format!("{} ({reason})", record.state.word()),
+            None => record.state.word().to_owned(),
+        };
+        alike.entry(state).or_default().insert(NodeName::new(&**node));
+    }
+    for (state, nodes) in alike {
+        let names = range::fold(&nodes);
         eprintln!(
-            "warning: {names}: armed, and not in the boot tree any more: `nodeforge disarm '{names}'` \
-             takes their tokens away"
+            "warning: {names}: {state}, and not in the boot tree any more: `nodeforge disarm '{names}'` \
+             ends that, and takes tokens away"
         );
     }
     Ok(())

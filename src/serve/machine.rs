@@ -415,12 +415,15 @@ impl Record {
         event == Some(token)
     }
 
-    /// The installer has asked for its kickstart.
+    /// The installer has asked for its kickstart, or somebody else, who says so less than a boot
+    /// script does: a failure stays one until that is asked for, or the installer reports.
     pub fn kickstart_taken(&mut self, now: Time) {
         let Some(grant) = &mut self.grant else { return };
         grant.is_heard = true;
-        self.step = "kickstart".to_owned();
-        self.enter(State::Installing, now);
+        if self.state != State::Failed {
+            self.step = "kickstart".to_owned();
+            self.enter(State::Installing, now);
+        }
     }
 
     /// Takes in what the node, known by its token, says.

@@ -70,6 +70,8 @@ pub struct Server {
 pub struct Counts {
     pub requests: AtomicU64,
     pub refused: AtomicU64,
+    /// Connections that did not agree on TLS.
+    pub tls_failed: AtomicU64,
     pub bytes_sent: AtomicU64,
     /// Files being sent in pieces now.
     pub downloads: AtomicU64,
@@ -94,8 +96,8 @@ pub struct Asker<'a> {
     pub token: Option<&'a str>,
     /// `http` or `tftp`, for the timeline.
     pub protocol: &'static str,
-    /// Wants to know the size only (HEAD, or a TFTP request that asks for `tsize` and goes
-    /// away): no attempt begins.
+    /// Wants to know the size only (HEAD): no attempt begins. Of TFTP it is not known before the
+    /// answer; who asks for `tsize`, goes away and comes again is the same boot.
     pub only_looks: bool,
 }
 

@@ -309,11 +309,12 @@ fn lock_state(state: &Path) -> Result<File> {
 
 fn acceptor(certificate: &Certificate) -> Result<TlsAcceptor> {
     let Certificate { chain, key } = certificate;
-    let reading = |path: &Path| format!("reading {}", path.display());
+    let reading =
+        |what: &str, path: &Path| format!("reading the {what} in {}, as PEM", path.display());
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| reading(chain))?;
-    let private = PrivateKeyDer::from_pem_file(key).with_context(|| reading(key))?;
+        .with_context(|| reading("certificates", chain))?;
+    let private = PrivateKeyDer::from_pem_file(key).with_context(|| reading("private key", key))?;
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .context("setting up TLS")?

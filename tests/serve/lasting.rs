@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -283,6 +284,12 @@ fn tls_takes_the_given_certificate_and_asks_for_it_where_the_url_is_https() {
     assert_eq!(server.status(&trusted, "manifest.json"), 200);
     assert_eq!(server.ask(&trusted, "pxe/large.bin"), (200, bytes));
     assert_eq!(server.curl(&[], "manifest.json").status.code(), Some(60), "nobody else's");
+    let told = "warning: TLS with 127.0.0.1 failed (1 in all): ";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !server.said().contains(told) {
+        assert!(Instant::now() < deadline, "{}", server.said());
+        thread::yield_now();
+    }
     lab.arm(&["node1"]);
     let (status, script) = server.ask(&trusted, &paths(NODE1)[2]);
     assert!(

@@ -99,7 +99,7 @@ fn a_node_that_was_taken_out_can_be_disarmed() {
     assert_eq!(secrets(), 200, "the installation goes on");
     let (code, said) = lab.failed(&["status"]);
     assert_eq!(code, 0);
-    assert!(said.contains("node2: armed, and not in the boot tree any more"), "{said}");
+    assert!(said.contains("node2: installing, and not in the boot tree any more"), "{said}");
     assert_eq!(lab.failed(&["disarm", "node2"]), (0, "disarmed node2\n".to_owned()));
     assert!([403, 404].contains(&secrets()));
     assert!(!lab.failed(&["status"]).1.contains("node2"));

@@ -155,6 +155,9 @@ fn a_refusal_of_the_installer_is_a_failure_with_its_reason_until_the_next_try() 
         (Some("failed"), Some("2 disks match the rule"))
     );
     assert!(printed(lab.path(), &["status"]).contains("2 disks match the rule"));
+    // Anybody may ask for a kickstart.
+    assert_eq!(server.status(&[], "nodes/node2/kickstart.ks"), 200);
+    assert_eq!(server.state("node2"), "failed");
     assert!(server.text(&paths(NODE2)[2]).contains("vmlinuz"), "it is tried again");
     assert_eq!(server.state("node2"), "installing");
 }

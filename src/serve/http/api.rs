@@ -146,6 +146,11 @@ pub fn metrics(server: &Server) -> Response<Body> {
     for (name, help, value) in [
         ("nodeforge_http_requests_total", "Requests answered.", of(&counts.requests)),
         ("nodeforge_http_refused_total", "Requests answered with 4xx or 5xx.", of(&counts.refused)),
+        (
+            "nodeforge_tls_failed_total",
+            "Connections that did not agree on TLS.",
+            of(&counts.tls_failed),
+        ),
         ("nodeforge_http_bytes_total", "Bytes of files sent.", of(&counts.bytes_sent)),
         ("nodeforge_generations_total", "Generations taken up.", of(&counts.generations)),
     ] {

@@ -101,8 +101,10 @@ pub async fn serve(
                 }
                 Some(tls) => {
                     let agreed = tokio::time::timeout(TLS_TIMEOUT, tls.accept(stream)).await;
-                    if let Ok(Ok(stream)) = agreed {
-                        talk(server, &settings, stream, None, peer, stop).await;
+                    match agreed {
+                        Ok(Ok(stream)) => talk(server, &settings, stream, None, peer, stop).await,
+                        Ok(Err(fault)) => tell_of_tls(&server, peer, &fault),
+                        Err(_) => {}
                     }
                 }
             }
@@ -112,6 +114,18 @@ pub async fn serve(
     drop(listener);
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// A node that does not trust the certificate looks like one that is switched off. Told ever more
+/// rarely: port scanners and health checks come here, too.
+fn tell_of_tls(server: &Server, peer: SocketAddr, fault: &std::io::Error) {
+    let n_failed = server.counts.tls_failed.fetch_add(1, Ordering::Relaxed) + 1;
+    if n_failed.is_power_of_two() {
+        eprintln!(
+            "warning: TLS with {} failed ({n_failed} in all): {fault}",
+            peer.ip().to_canonical()
+        );
+    }
 }
 
 /// One connection, to its end. `parts` are what `stream` sends by itself.
