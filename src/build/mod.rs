@@ -293,13 +293,18 @@ fn require_free(input: &BuildInput<'_>, output: &Output) -> Result<()> {
     };
     let n_new =
         input.plan.groups.iter().flat_map(|group| &group.nodes).filter(is_new).count() as u64;
-    let taken: u64 = match before {
-        Some(_) => 0,
-        None => {
-            let images: u64 = input.images.values().map(CachedImages::size).sum();
-            images + input.repositories.values().map(Unpacked::size).sum::<u64>()
-        }
+    let is_there = |name: &str, entry: &FileEntry| {
+        before.is_some_and(|before| before.pxe.folder.files.get(name) == Some(entry))
     };
+    let images = images(input).present.into_iter().map(|(name, _, entry)| (name, entry));
+    let packages = input.repositories.iter().flat_map(|(id, repository)| {
+        repository.files.iter().map(move |(name, entry)| (in_repository(id, name), *entry))
+    });
+    let taken: u64 = images
+        .chain(packages)
+        .filter(|(name, entry)| !is_there(name, entry))
+        .map(|(_, entry)| entry.size)
+        .sum();
     let needed =
         ByteSize::from_bytes(n_new * (128 << 10) + n_nodes * (4 << 10) + (16 << 20) + taken);
     let n_packages: usize = input.repositories.values().map(|it| it.files.len()).sum();
@@ -701,13 +706,18 @@ fn build_boot_tree(
         repository.files.par_iter().try_for_each(|(name, expected)| {
             let path = repository.folder.join(name);
             let contents = Contents::Elsewhere { path: &path, expected: *expected };
-            tree.add(&NewFile { name: &format!("repos/{id}/{name}"), contents }).with_context(
-                || format!("taking [repo.{id}] from the cache, {}", repository.folder.display()),
-            )
+            tree.add(&NewFile { name: &in_repository(id, name), contents }).with_context(|| {
+                format!("taking [repo.{id}] from the cache, {}", repository.folder.display())
+            })
         })?;
     }
     let folder = tree.finish()?;
     Ok(PxeEntry { folder, pending: images.pending })
+}
+
+/// Where a file of a repository stands below `pxe/`.
+fn in_repository(id: &str, name: &str) -> String {
+    format!("repos/{id}/{name}")
 }
 
 /// Takes over the boot menus of a node that is not built.
