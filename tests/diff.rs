@@ -413,14 +413,14 @@ fn a_rollback_to_what_is_not_whole_is_refused() {
     let node2 = lab.out().join("generations/1/nodes/node2/overlay.tar.gz");
     let bytes = fs::read(&node2).unwrap();
     fs::remove_file(&node2).unwrap();
-    refused(&[], "it has lost, or somebody changed: nodes/node2");
+    refused(&[], "it is not as it was built: nodes/node2/overlay.tar.gz");
     fs::write(&node2, &bytes).unwrap();
     flip_first_byte(&node2);
     refused(&[], "it is not as it was built: nodes/node2/overlay.tar.gz");
     fs::write(&node2, bytes).unwrap();
     let secret = lab.out().join("generations/1/secret/node0.tar.gz");
     fs::rename(&secret, secret.with_extension("away")).unwrap();
-    refused(&["1"], "files of its own, or secrets");
+    refused(&["1"], "it is not as it was built: secret/node0.tar.gz");
     fs::rename(secret.with_extension("away"), &secret).unwrap();
     fs::write(lab.out().join("generations/1/manifest.json"), "{}").unwrap();
     refused(&["1"], "generation 1 cannot be made current: reading out/generations/1/manifest.json");
@@ -463,6 +463,18 @@ fn nodes_that_are_not_built_are_as_they_were_and_told_so() {
     let (_, told, _) = lab.run(&["diff", "new.toml"]);
     assert!(told.contains("layer common, an older one"), "{told}");
     assert!(told.ends_with("; nothing 1 node node1\n"), "{told}");
+}
+
+#[test]
+fn a_new_layer_is_not_told_of_nodes_that_bring_the_old_one() {
+    let by_media = ("overlay = \"embedded\"", "overlay = \"media\"");
+    let lab = Lab::new();
+    lab.build(&[by_media]);
+    lab.edit(&[by_media, ("Asia/Shanghai", "UTC")]);
+    let only = ["build", "new.toml", "--cache", "none", "--only", "node1"];
+    assert_eq!(lab.run(&only).0, 0);
+    let (_, told, _) = lab.run(&["diff", "2", "3"]);
+    assert!(told.contains("layer common, 1 node node1: files"), "{told}");
 }
 
 #[test]

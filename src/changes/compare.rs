@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use crate::changes::kickstart::{View, embeds_layers, is_kind_layer, need_of, view};
+use crate::changes::kickstart::{View, brings_layers, is_kind_layer, need_of, view};
 use crate::changes::shouts::{self, Cry};
 use crate::changes::text::{Difference, Identity};
 use crate::changes::{
@@ -240,8 +240,8 @@ impl Comparison<'_> {
         Ok(changes)
     }
 
-    /// Of nodes that have a new layer, leaves out those that were not built with it: their
-    /// kickstarts, with the layers inside, are as they were.
+    /// Of nodes that have a new layer, leaves out those that were not built with it, where layers
+    /// are inside what is the node's own: that is as it was.
     fn leave_out_old_inside(&self, nodes: &mut Vec<usize>) -> Result<()> {
         let (before, after) = (self.old.manifest(), self.new.manifest());
         let is_as_it_was = |at: &usize| {
@@ -252,7 +252,7 @@ impl Comparison<'_> {
         // How layers travel is the cluster's to say: one node tells for all.
         let Some(one) = nodes.iter().copied().find(is_as_it_was) else { return Ok(()) };
         let kickstart = self.new.kickstart(&self.nodes[one])?;
-        if kickstart.is_some_and(|text| embeds_layers(&text)) {
+        if kickstart.is_some_and(|text| brings_layers(&text)) {
             nodes.retain(|at| !is_as_it_was(at));
         }
         Ok(())
@@ -392,14 +392,14 @@ impl Comparison<'_> {
                     "kickstart" => lines.map(|line| need_of(line)).max().unwrap_or(Need::Nothing),
                     _ => Need::Nothing,
                 };
-                let mut lines = lines_found(what, State::Changed, difference, need, identities);
-                lines.cries.extend(shouts::of_kickstart(old, new));
-                found.push(lines);
+                let mut change = lines_found(what, State::Changed, difference, need, identities);
+                change.cries.extend(shouts::of_kickstart(old, new));
+                found.push(change);
             }
         }
         for (layer, digest) in &new.layers {
-            let is_same = |manifest: &Manifest| manifest.layers.get(layer).map(|it| it.digest);
-            let is_told = is_same(self.old.manifest()) != is_same(self.new.manifest());
+            let digest_in = |manifest: &Manifest| manifest.layers.get(layer).map(|it| it.digest);
+            let is_told = digest_in(self.old.manifest()) != digest_in(self.new.manifest());
             if !is_told && old.layers.get(layer).is_some_and(|old| old != digest) {
                 // Of a node that was not built when the layer was.
                 found.push(unseen(format!("layer {layer}, an older one"), Need::Files));

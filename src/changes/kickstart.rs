@@ -28,7 +28,7 @@ const END: &str = "END_OF_FILE\n";
 pub fn view(text: &str) -> View {
     let at = text.find(&format!("\n{OWN_PART}")).map_or(0, |end| end + 1);
     let (scripts, hidden): (Vec<&str>, Vec<&str>) =
-        text[..at].split_inclusive('\n').partition(|line| !is_secret(line));
+        text[..at].split_inclusive('\n').partition(|line| !shows_secret(line));
     let mut view = View { scripts: scripts.concat(), hidden: hidden.concat(), ..View::default() };
     let mut lines = text[at..].split_inclusive('\n');
     while let Some(line) = lines.next() {
@@ -41,7 +41,7 @@ pub fn view(text: &str) -> View {
             if is_secret {
                 view.hidden.push_str(&body);
             }
-        } else if line.starts_with("rootpw --iscrypted") || is_secret(line) {
+        } else if line.starts_with("rootpw --iscrypted") || shows_secret(line) {
             view.hidden.push_str(line);
         } else if let Some(layers) = line.strip_prefix("NF_LAYERS=") {
             let shared = layers.trim_end().trim_matches('\'').split(' ');
@@ -57,7 +57,7 @@ pub fn view(text: &str) -> View {
 
 /// Whether a line of a site's own template has what nobody may see: a password's hash (crypt(5),
 /// `$6$salt$hash`), or nothing but base64, as of a bundle.
-fn is_secret(line: &str) -> bool {
+fn shows_secret(line: &str) -> bool {
     const MIN_HASH: usize = 30;
     const MIN_BASE64: usize = 64;
     let is_of_hash = |c: char| c.is_ascii_alphanumeric() || "./$=,".contains(c);
@@ -67,13 +67,14 @@ fn is_secret(line: &str) -> bool {
     };
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
     let line = line.trim_end();
-    line.split(|c| !is_of_hash(c)).any(is_hash)
+    // Most lines have no word that has to be looked at.
+    (line.len() >= MIN_HASH && line.contains('$') && line.split(|c| !is_of_hash(c)).any(is_hash))
         || (line.len() >= MIN_BASE64 && line.bytes().all(is_base64))
 }
 
-/// Whether shared layers travel inside the kickstart.
-pub fn embeds_layers(text: &str) -> bool {
-    text.lines().any(|line| line.strip_prefix(EMBEDDED).and_then(layer_of).is_some())
+/// Whether shared layers come with a node's own files, and not from `layers/` on the boot server.
+pub fn brings_layers(text: &str) -> bool {
+    text.lines().any(|line| ["NF_OVERLAY=embedded", "NF_OVERLAY=media"].contains(&line))
 }
 
 /// Of `'layer-common.tar.gz' <<…`: `common`.

@@ -65,8 +65,8 @@ pub const IMMUTABLE: &[ImmutableKey] = &[
         Some("engine.bdev.list"),
         "the engine does not find its data, or takes it for another role's",
     ),
-    // Not marked there, but format writes each device's roles on it (bio_xstream.c,
-    // "bio_blobstore" of a role's device).
+    // Not marked there. But a tier's devices hold what its roles said when they were formatted, and
+    // nothing moves that: other roles look for it elsewhere, as another bdev_list does.
     key(
         "engines[].storage[].bdev_roles",
         Some("engine.bdev.roles"),

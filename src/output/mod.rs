@@ -71,8 +71,7 @@ const SECRET: &str = "secret";
 #[derive(Debug)]
 pub struct Output {
     root: PathBuf,
-    /// Keeps the lock.
-    marker: File,
+    marker: Lock,
     current: Current,
     /// The path of the staging folder once there is one: a build that changes nothing
     /// writes nothing.
@@ -144,7 +143,7 @@ impl Output {
     ///
     /// As [`Output::open`].
     pub fn open_with(root: &Path, trust: Trust) -> Result<Self> {
-        let marker = lock(root)?;
+        let marker = Lock::take(root)?;
         for name in [STORE, GENERATIONS] {
             disk::ensure_dir(&root.join(name), PUBLIC)?;
         }
@@ -153,11 +152,7 @@ impl Output {
             Trust::InWhatLooksRight => Current::read(root)?,
             Trust::None => Current::Nothing,
         };
-        Ok(Self::holding(root, marker, current, trust))
-    }
-
-    fn holding(root: &Path, marker: File, current: Current, trust: Trust) -> Self {
-        Self {
+        Ok(Self {
             root: root.to_owned(),
             marker,
             current,
@@ -168,7 +163,7 @@ impl Output {
             trust,
             distrusted: Mutex::default(),
             secrets: Mutex::new(BTreeMap::new()),
-        }
+        })
     }
 
     /// The manifest of the current generation; `None` before the first, or if it is damaged.
@@ -238,9 +233,6 @@ impl Drop for Output {
             // Frees the space of a build that failed. If this fails too, the next build does it.
             let _ = sweep::sweep(&self.root);
         }
-        // Closing is not enough: a process that another thread is just starting has a copy
-        // of the file until it becomes the other program.
-        let _ = flock(&self.marker, FlockOperation::Unlock);
     }
 }
 
@@ -304,36 +296,52 @@ fn store_link(place: &str, digest: &Digest) -> String {
     format!("{up}{STORE}/{digest}")
 }
 
-/// Opens and locks the marker of an output folder; makes both where nothing is yet.
-fn lock(root: &Path) -> Result<File> {
-    let path = root.join(MARKER);
-    if !disk::exists(root)? {
-        if let Some(parent) = root.parent() {
-            fs::create_dir_all(parent).with_context(|| named("making", parent))?;
+/// The marker of an output folder, locked while this lives.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    /// Opens and locks the marker; makes it and the folder where nothing is yet.
+    fn take(root: &Path) -> Result<Self> {
+        let path = root.join(MARKER);
+        if !disk::exists(root)? {
+            if let Some(parent) = root.parent() {
+                fs::create_dir_all(parent).with_context(|| named("making", parent))?;
+            }
+            disk::ensure_dir(root, PUBLIC)?;
         }
-        disk::ensure_dir(root, PUBLIC)?;
-    }
-    if !disk::exists(&path)? {
-        let mut entries = fs::read_dir(root).with_context(|| named("reading", root))?;
-        ensure!(
-            entries.next().is_none() || disk::exists(&path)?,
-            "{} holds files and was not made by nodeforge; name an empty or a new folder",
-            root.display()
-        );
-    }
-    let mut options = fs::OpenOptions::new();
-    let marker = options.read(true).write(true).create(true).truncate(false).open(&path);
-    let marker = marker.with_context(|| named("opening", &path))?;
-    match flock(&marker, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            bail!("another build is writing to {}; wait for it to end", root.display())
+        if !disk::exists(&path)? {
+            let mut entries = fs::read_dir(root).with_context(|| named("reading", root))?;
+            ensure!(
+                entries.next().is_none() || disk::exists(&path)?,
+                "{} holds files and was not made by nodeforge; name an empty or a new folder",
+                root.display()
+            );
         }
-        Err(errno) => return Err(io::Error::from(errno)).with_context(|| named("locking", &path)),
+        let mut options = fs::OpenOptions::new();
+        let marker = options.read(true).write(true).create(true).truncate(false).open(&path);
+        let marker = marker.with_context(|| named("opening", &path))?;
+        match flock(&marker, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                bail!("another build is writing to {}; wait for it to end", root.display())
+            }
+            Err(errno) => {
+                return Err(io::Error::from(errno)).with_context(|| named("locking", &path));
+            }
+        }
+        disk::fill_if_empty(&marker, disk::PUBLIC_FILE, MARKER_TEXT)
+            .with_context(|| named("writing", &path))?;
+        Ok(Self(marker))
     }
-    disk::fill_if_empty(&marker, disk::PUBLIC_FILE, MARKER_TEXT)
-        .with_context(|| named("writing", &path))?;
-    Ok(marker)
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has a copy
+        // of the file until it becomes the other program.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 #[cfg(test)]

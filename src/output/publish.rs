@@ -196,7 +196,7 @@ impl Output {
 
     /// Brings everything written to the filesystem to disk.
     fn sync(&self) -> Result<()> {
-        let synced = syncfs(&self.marker).map_err(io::Error::from);
+        let synced = syncfs(&self.marker.0).map_err(io::Error::from);
         synced.with_context(|| named("bringing to disk", &self.root))
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::output::disk::{self, SECRET_DIR, named};
 use crate::output::generations::{current_number, numbers, require_generation, require_ours};
 use crate::output::verify::verify_generation;
-use crate::output::{CURRENT, Current, GENERATIONS, Generation, Output, STAGING, Trust, lock};
+use crate::output::{CURRENT, GENERATIONS, Generation, Lock, STAGING};
 
 /// What a rollback did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct RolledBack {
 /// current generation stays then.
 pub fn rollback(root: &Path, to: Option<u64>) -> Result<RolledBack> {
     require_ours(root)?;
-    let marker = lock(root)?;
+    let _lock = Lock::take(root)?;
     let from = current_number(root);
     let to = match to {
         Some(number) => number,
@@ -41,9 +41,7 @@ pub fn rollback(root: &Path, to: Option<u64>) -> Result<RolledBack> {
     require_generation(root, to)?;
     let generation = Generation::read(root, to)
         .with_context(|| format!("generation {to} cannot be made current"))?;
-    let current = Current::Generation(Box::new(generation));
-    let output = Output::holding(root, marker, current, Trust::InWhatLooksRight);
-    output.require_whole()?;
+    require_good(&generation)?;
     let highest = numbers(root)?.last().copied().unwrap_or(to);
     if from != Some(to) {
         point_current_to(root, to)?;
@@ -60,41 +58,14 @@ fn previous(root: &Path, from: Option<u64>) -> Result<u64> {
     before.with_context(|| format!("{} has no generation before {from}", root.display()))
 }
 
-impl Output {
-    /// Makes sure that all of the generation is there as it was built, as a reader will want it.
-    /// Every file is read: a rollback is rare, and made when things are bad already.
-    fn require_whole(&self) -> Result<()> {
-        let generation = self.generation().expect("a rollback has a generation");
-        if self.untouched().is_some() {
-            return require_good(generation);
-        }
-        let number = generation.number;
-        ensure!(
-            generation.secrets.is_some(),
-            "generation {number} cannot be made current: its secrets are another user's, and cannot be looked at"
-        );
-        let links = generation.manifest.folders();
-        let lost: Vec<String> = links
-            .filter(|(place, folder)| {
-                let link = fs::read_link(generation.path.join(place));
-                !self.is_in_store(folder)
-                    || !link.is_ok_and(|it| it.ends_with(folder.digest.to_string()))
-            })
-            .map(|(place, _)| place)
-            .collect();
-        let shown = match lost.len() {
-            0 => "files of its own, or secrets".to_owned(),
-            1..=4 => lost.join(", "),
-            n_lost => format!("{} and {} more", lost[..3].join(", "), n_lost - 3),
-        };
-        bail!(
-            "generation {number} cannot be made current: it has lost, or somebody changed: {shown}"
-        )
-    }
-}
-
 /// Makes sure that every file that the generation lists has the bytes and the mode it was made with.
+/// All are read: a rollback is rare, and made when things are bad already.
 fn require_good(generation: &Generation) -> Result<()> {
+    ensure!(
+        generation.secrets.is_some(),
+        "generation {} cannot be made current: its secrets are another user's, and cannot be looked at",
+        generation.number
+    );
     let found = verify_generation(generation, None)?;
     let modes = found.wrong_modes.iter().map(|wrong| &wrong.path);
     let wrong: Vec<&str> = found
