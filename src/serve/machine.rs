@@ -288,12 +288,12 @@ impl Record {
 
     /// Takes the grant away; whether there was one.
     pub fn disarm(&mut self, now: Time) -> bool {
-        self.end_grant("disarmed", now)
+        self.end_grant("disarmed", "", now)
     }
 
     /// Takes away a grant whose time is over; whether there was one.
     pub fn expire(&mut self, now: Time) -> bool {
-        self.has_expired(now) && self.end_grant("its grant expired", now)
+        self.has_expired(now) && self.end_grant("its grant expired", ": arm it again", now)
     }
 
     /// Whether the node has a grant whose time is over.
@@ -301,7 +301,7 @@ impl Record {
         self.grant.as_ref().is_some_and(|grant| now >= grant.ends())
     }
 
-    fn end_grant(&mut self, why: &str, now: Time) -> bool {
+    fn end_grant(&mut self, why: &str, remedy: &str, now: Time) -> bool {
         let Some(grant) = self.grant.take() else { return false };
         if grant.attempts == 0 {
             self.reason = grant.reason_before;
@@ -310,7 +310,7 @@ impl Record {
         } else {
             // Its token stays: what the machine has to say is still of interest.
             self.installed = Some(grant.used());
-            self.reason = Some(format!("{why} before the installation ended: arm it again"));
+            self.reason = Some(format!("{why} before the installation ended{remedy}"));
             self.enter(State::Failed, now);
         }
         true
